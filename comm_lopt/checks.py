@@ -1,0 +1,87 @@
+"""Checks of arguments: each error says the value, the rule and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+__all__ = ["nearest_name", "require_at_least_one", "require_choice", "require_range"]
+
+
+def require_at_least_one(name: str, value: Any, meaning: str) -> int:
+    """Returns `value` as an int of at least 1.
+
+    Args:
+      name: argument's name, as the caller spells it.
+      value: what was given.
+      meaning: what the number counts, for the message ("workers", "local steps" ...).
+
+    Raises:
+      TypeError: `value` is not an integer.
+      ValueError: `value` is below 1.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(
+            f"{name}={value!r}: the number of {meaning} is an integer of at least 1; "
+            f"pass {name}=1 or more."
+        )
+    number = value.__index__()
+    if number < 1:
+        raise ValueError(
+            f"{name}={number}: the number of {meaning} must be at least 1; pass {name}=1 or more."
+        )
+    return number
+
+
+def require_range(
+    name: str,
+    value: Any,
+    low: float,
+    high: float = float("inf"),
+    *,
+    exclude_low: bool = False,
+    exclude_high: bool = False,
+) -> Any:
+    """Returns `value` if it lies between `low` and `high`; traced values pass unchecked.
+
+    A sweep traces its hyperparameters, and a traced value has no number to look at yet.
+
+    Raises:
+      ValueError: a concrete `value` lies outside.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    number = float(value)
+    above = number > low if exclude_low else number >= low
+    below = number < high if exclude_high else number <= high
+    if not (above and below):
+        interval = f"{'(' if exclude_low else '['}{low}, {high}{')' if exclude_high else ']'}"
+        raise ValueError(
+            f"{name}={value!r} lies outside {interval}; pass a {name} inside this interval."
+        )
+    return value
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """Returns a hint such as `; did you mean 'SlowMo'?`, or the known names."""
+    names = sorted(known)
+    lowered = {known_name.lower(): known_name for known_name in names}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {lowered[close[0]]!r}?"
+    return f"the known names are: {', '.join(names)}."
+
+
+def require_choice(what: str, name: str, known: Iterable[str]) -> str:
+    """Returns `name` if it is among `known`.
+
+    Raises:
+      ValueError: it is not; the nearest known name is suggested.
+    """
+    known = list(known)
+    if name not in known:
+        raise ValueError(f"{what} {name!r} is not known; {nearest_name(name, known)}")
+    return name

@@ -1,0 +1,329 @@
+"""The command line: `comm-lopt meta-train | meta-test | sweep | tasks | optimizers`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import comm_lopt
+from comm_lopt import meta_test, meta_train
+from comm_lopt.config import load_config, shipped_gin_files
+from comm_lopt.meta_test.problem import LOCAL_LEARNING_RATE, Candidate
+from comm_lopt.meta_test.results import claim_out_dir
+
+__all__ = ["main"]
+
+_SWEEP_FILE = "sweep.json"
+_ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+_EPILOG = """\
+examples:
+  comm-lopt meta-train --config_file experiments/quickstart.gin --train_log_dir runs/lopt_a
+  comm-lopt sweep --config_file tasks/digits_mlp.gin --optimizer SlowMo --out_dir runs/slowmo
+  comm-lopt meta-test --config_file tasks/digits_mlp.gin --theta runs/lopt_a/theta \\
+      --optimizer LocalSGD:local_learning_rate=1 --tuned runs/slowmo --out_dir runs/comparison
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, or 2 after an error that it prints."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.function(arguments)
+    except _ERRORS as error:
+        if arguments.debug:
+            raise
+        print(f"comm-lopt {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="comm-lopt",
+        description="Meta-train optimizers for the global step of local SGD, and compare them "
+        "with tuned baselines at equal communication.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    training = _command(commands, "meta-train", _meta_train, "learn theta from tasks")
+    _config_flags(training)
+    training.add_argument(
+        "--train_log_dir",
+        required=True,
+        metavar="DIR",
+        help="folder for theta/, checkpoints/, metrics.csv, TensorBoard events and config.gin",
+    )
+    training.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
+    training.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in the folder"
+    )
+    training.add_argument("--no_progress", action="store_true", help="show no progress bar")
+
+    testing = _command(
+        commands, "meta-test", _meta_test, "train a task with several optimizers and compare them"
+    )
+    _config_flags(testing)
+    testing.add_argument(
+        "--theta",
+        action="append",
+        default=[],
+        metavar="DIR[:local_learning_rate=X]",
+        help="a learned optimizer: folder with theta.safetensors; repeatable. The local learning "
+        "rate is the one it was meta-trained with unless given",
+    )
+    testing.add_argument(
+        "--optimizer",
+        action="append",
+        default=[],
+        metavar="NAME[:KEY=X,...]",
+        help="a hand-designed optimizer with hyperparameters; repeatable",
+    )
+    testing.add_argument(
+        "--tuned",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="the best point of a sweep, by the sweep's --out_dir; repeatable",
+    )
+    testing.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME=LOSS",
+        help="also count the rounds to this training loss; repeatable",
+    )
+    _seed_and_out_flags(testing, "100,101,102,103,104", "results.json, curves.csv, ...")
+
+    sweeping = _command(commands, "sweep", _sweep, "tune an optimizer on a grid, in one program")
+    _config_flags(sweeping)
+    sweeping.add_argument("--optimizer", metavar="NAME", help="a hand-designed optimizer")
+    sweeping.add_argument(
+        "--theta", metavar="DIR", help="a learned optimizer, to tune its local learning rate"
+    )
+    sweeping.add_argument(
+        "--grid",
+        action="append",
+        default=[],
+        metavar="KEY=X,Y,...",
+        help="values of a hyperparameter; repeatable (default: see `comm-lopt optimizers`)",
+    )
+    sweeping.add_argument(
+        "--grid_batch_size",
+        type=int,
+        metavar="N",
+        help="grid points side by side; fewer need less memory (default: all)",
+    )
+    _seed_and_out_flags(sweeping, "0,1,2", _SWEEP_FILE)
+
+    _command(commands, "tasks", _tasks, "list the tasks and the gin files that ship")
+    _command(commands, "optimizers", _optimizers, "list the global optimizers and their grids")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Any, summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    parser.set_defaults(function=function)
+    return parser
+
+
+def _config_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        required=True,
+        help="gin file: a path, or the name of one that ships (see `comm-lopt tasks`); repeatable",
+    )
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="BINDING",
+        help="such as 'num_workers = 16'; wins over the files; repeatable",
+    )
+    parser.add_argument(
+        "--gin_import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with your own configurables, imported first; repeatable",
+    )
+
+
+def _seed_and_out_flags(parser: argparse.ArgumentParser, seeds: str, files: str) -> None:
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=_seeds(seeds),
+        metavar="A,B,...",
+        help=f"seeds of initial weights and data order (default: {seeds})",
+    )
+    parser.add_argument("--out_dir", required=True, metavar="DIR", help=f"folder for {files}")
+
+
+def _meta_train(arguments: argparse.Namespace) -> None:
+    _load_config(arguments)
+    meta_train.meta_train(
+        arguments.train_log_dir,
+        seed=arguments.seed,
+        resume=arguments.resume,
+        progress=not arguments.no_progress,
+    )
+    print(f"theta is in {pathlib.Path(arguments.train_log_dir) / 'theta'}")
+
+
+def _meta_test(arguments: argparse.Namespace) -> None:
+    folder = claim_out_dir(arguments.out_dir)
+    _load_config(arguments)
+    problem = meta_test.meta_test_problem()
+    candidates = [_from_theta(spec) for spec in arguments.theta]
+    candidates += [_from_sweep(path) for path in arguments.tuned]
+    candidates += [_from_spec(spec) for spec in arguments.optimizer]
+    names = [candidate.name for candidate in candidates]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if not candidates or twice:
+        raise ValueError(
+            f"{twice} is given twice; compare each optimizer once, and tune it with a sweep."
+            if twice
+            else "nothing to compare; give --theta, --tuned or --optimizer at least once."
+        )
+    targets = {name: _value(name, loss) for name, loss in map(_key_value, arguments.target)}
+    for candidate in candidates:
+        candidate.check(problem)
+    runs = {c.name: (c, meta_test.run(problem, c, arguments.seeds)) for c in candidates}
+    results = meta_test.make_results(problem, arguments.seeds, runs, targets)
+    meta_test.write_results(folder, results, runs)
+    table, figure = comm_lopt.write_report(folder, results)
+    print(table)
+    print(f"figure: {figure}")
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    folder = claim_out_dir(arguments.out_dir, _SWEEP_FILE)
+    if (arguments.optimizer is None) == (arguments.theta is None):
+        raise ValueError("give one of --optimizer and --theta.")
+    _load_config(arguments)
+    problem = meta_test.meta_test_problem()
+    if arguments.theta:
+        candidate = _from_theta(arguments.theta)
+    else:
+        candidate = meta_test.baseline(arguments.optimizer)
+    grid = {
+        key: [_value(key, value) for value in values.split(",")]
+        for key, values in map(_key_value, arguments.grid)
+    }
+    result = meta_test.sweep(
+        problem, candidate, arguments.seeds, grid or None, arguments.grid_batch_size
+    )
+    (folder / _SWEEP_FILE).write_text(json.dumps(_sweep_json(result), indent=2), encoding="utf-8")
+    best = ", ".join(f"{name}={value:g}" for name, value in result.best.items())
+    print(
+        f"{result.optimizer}: {len(result.points)} points x {len(result.seeds)} seeds; "
+        f"best {best}, final train loss {result.final_train_loss[result.best_index]:.4g}"
+    )
+
+
+def _tasks(arguments: argparse.Namespace) -> None:
+    del arguments
+    for name, entry in comm_lopt.TASKS.items():
+        print(f"{name:<20} {entry.summary:<24} {entry.data}")
+    print("\ngin files (for --config_file and include):")
+    for file in shipped_gin_files():
+        print(f"  {file}")
+
+
+def _optimizers(arguments: argparse.Namespace) -> None:
+    del arguments
+    for name, entry in comm_lopt.OPTIMIZERS.items():
+        print(f"{name:<18} {entry.summary}")
+        for key, values in entry.grid.items():
+            print(f"{'':<18}   {key}: {', '.join(f'{value:g}' for value in values)}")
+
+
+def _load_config(arguments: argparse.Namespace) -> None:
+    load_config(arguments.config_file, arguments.gin_bindings, arguments.gin_import)
+
+
+def _from_theta(spec: str) -> Candidate:
+    path, _, hparams = spec.partition(":")
+    learned_opt, theta, trained_on = comm_lopt.load_theta(path)
+    given = _hparams(hparams)
+    rate = given.pop(LOCAL_LEARNING_RATE, trained_on.get(LOCAL_LEARNING_RATE))
+    if given or rate is None:
+        raise ValueError(
+            f"--theta {spec}: a learned optimizer takes {LOCAL_LEARNING_RATE} and nothing else; "
+            f"pass {path}:{LOCAL_LEARNING_RATE}=0.5, say."
+        )
+    return meta_test.learned(learned_opt, theta, rate)
+
+
+def _from_sweep(path: str) -> Candidate:
+    file = pathlib.Path(path) / _SWEEP_FILE
+    if not file.exists():
+        raise FileNotFoundError(f"no {_SWEEP_FILE} in {path}; pass the --out_dir of a sweep.")
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    return meta_test.baseline(saved["optimizer"], **saved["best"])
+
+
+def _from_spec(spec: str) -> Candidate:
+    name, _, hparams = spec.partition(":")
+    return meta_test.baseline(name, **_hparams(hparams))
+
+
+def _sweep_json(result: meta_test.SweepResult) -> dict[str, Any]:
+    points = [
+        {
+            "hparams": point,
+            "final_train_loss": None if diverged else float(loss),
+            "diverged_seeds": list(diverged),
+        }
+        for point, loss, diverged in zip(
+            result.points, result.final_train_loss, result.diverged_seeds, strict=True
+        )
+    ]
+    return {
+        "optimizer": result.optimizer,
+        "seeds": list(result.seeds),
+        "best": result.best,
+        "points": points,
+        "versions": comm_lopt.versions(),
+    }
+
+
+def _hparams(text: str) -> dict[str, float]:
+    pairs = map(_key_value, filter(None, text.split(",")))
+    return {key: _value(key, value) for key, value in pairs}
+
+
+def _key_value(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise ValueError(f"{text!r} is not of the form KEY=VALUE; write for example momentum=0.9.")
+    return key, value
+
+
+def _value(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{key}={text!r} is not a number; write for example {key}=0.5.") from None
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0,1,2") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Optimizers on tasks: curves, sweeps and their results."""
+
+from comm_lopt.meta_test.configured import meta_test_problem
+from comm_lopt.meta_test.problem import Candidate, Problem, baseline, learned
+from comm_lopt.meta_test.results import make_results, read_results, rounds_to, write_results
+from comm_lopt.meta_test.run import Curves, run
+from comm_lopt.meta_test.sweep import SweepResult, grid_points, sweep
+
+__all__ = [
+    "Candidate",
+    "Curves",
+    "Problem",
+    "SweepResult",
+    "baseline",
+    "grid_points",
+    "learned",
+    "make_results",
+    "meta_test_problem",
+    "read_results",
+    "rounds_to",
+    "run",
+    "sweep",
+    "write_results",
+]

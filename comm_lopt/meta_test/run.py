@@ -1,0 +1,257 @@
+"""Whole training runs as one compiled scan over rounds, vectorised over seeds and a grid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from comm_lopt.data.device import DeviceDatasets, IndexSampler
+from comm_lopt.data.rounds import RoundIterator
+from comm_lopt.meta_test.problem import Candidate, Problem
+
+__all__ = ["Curves", "run"]
+
+PyTree = Any
+
+_MAX_EVALUATIONS = 20
+_HELDOUT_BATCH = 1000
+_HELDOUT_BATCHES_OF_A_STREAM = 8
+_MAX_BATCH_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """What G grid points × S seeds left behind. Diverged runs hold what they came to.
+
+    Attributes:
+      train_loss: [G, S, T], mean over workers and local steps.
+      heldout_rounds: [E], rounds after which the held-out split was evaluated.
+      heldout_loss: [G, S, E].
+      heldout_accuracy: [G, S, E], or None if the task reports none.
+      seconds_per_round: wall time over G·S·T, compilation left out.
+      bytes_per_round_per_worker: what a worker hands to a communication.
+    """
+
+    train_loss: np.ndarray
+    heldout_rounds: np.ndarray
+    heldout_loss: np.ndarray
+    heldout_accuracy: np.ndarray | None
+    seconds_per_round: float
+    bytes_per_round_per_worker: int
+
+    @property
+    def diverged(self) -> np.ndarray:
+        """[G, S], whether any loss of the run is not finite."""
+        finite = np.isfinite(self.train_loss).all(-1) & np.isfinite(self.heldout_loss).all(-1)
+        return ~finite
+
+    @property
+    def final_train_loss(self) -> np.ndarray:
+        """[G, S], mean of the last 5 % of the rounds."""
+        last = max(1, round(0.05 * self.train_loss.shape[-1]))
+        return self.train_loss[..., -last:].mean(-1)
+
+
+def run(
+    problem: Problem,
+    candidate: Candidate,
+    seeds: Sequence[int],
+    grid: Sequence[Mapping[str, float]] = ({},),
+    grid_batch_size: int | None = None,
+) -> Curves:
+    """Trains with `candidate` from every seed, at every grid point.
+
+    A seed decides the initial weights and the order of the data, and both are the same for
+    every grid point and candidate. The run is compiled once. Data on the device travels as
+    indices for all rounds at once; streamed data is shipped in chunks of rounds.
+
+    Args:
+      problem: what is trained.
+      candidate: the optimizer.
+      seeds: one run each.
+      grid: hyperparameters of each grid point, all with the same keys.
+      grid_batch_size: grid points side by side; all if None. Smaller saves memory.
+
+    Returns:
+      The curves of all runs.
+
+    Raises:
+      ValueError: no seeds, no grid points, or a candidate that does not fit the problem.
+    """
+    if not seeds or not grid:
+        raise ValueError(
+            f"seeds={list(seeds)} and {len(grid)} grid points: at least one of each is needed."
+        )
+    candidate.check(problem)
+    segment = _rounds_between_evaluations(problem.num_rounds)
+    data = _round_data(problem, seeds)
+    heldout = _heldout_batches(problem)
+    points = {name: jnp.asarray([point[name] for point in grid], jnp.float32) for name in grid[0]}
+    keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
+
+    def start(hparams: PyTree, key: jax.Array) -> PyTree:
+        family, opt = candidate.build(problem, hparams)
+        task_key, init_key, opt_key, _ = jax.random.split(key, 4)
+        cfg = family.sample(task_key)
+        params, state = family.task_fn(cfg).init_with_state(init_key)
+        return cfg, opt.init(params, state, num_steps=problem.num_rounds, key=opt_key)
+
+    def advance(
+        hparams: PyTree, key: jax.Array, carry: PyTree, first_round: jax.Array, batches: PyTree
+    ) -> tuple[PyTree, tuple]:
+        family, opt = candidate.build(problem, hparams)
+        cfg, opt_state = carry
+        task = family.task_fn(cfg)
+        rounds_key = jax.random.split(key, 4)[3]
+        loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
+
+        def one_round(opt_state: PyTree, inputs: tuple) -> tuple[PyTree, jax.Array]:
+            number, batch = inputs
+            loss_key, opt_key = jax.random.split(jax.random.fold_in(rounds_key, number))
+            params, state = opt.get_params_state(opt_state)
+            (loss, state), grad = loss_and_grad(params, state, loss_key, batch)
+            opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=opt_key)
+            return opt_state, loss
+
+        def evaluate(params: PyTree, state: PyTree) -> tuple:
+            def one_batch(batch: PyTree) -> tuple:
+                loss, _, aux = task.inner.loss_with_state_and_aux(params, state, key, batch)
+                return loss, aux
+
+            return jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, heldout))
+
+        def one_segment(opt_state: PyTree, inputs: tuple) -> tuple[PyTree, tuple]:
+            opt_state, losses = jax.lax.scan(one_round, opt_state, inputs)
+            heldout_loss, aux = evaluate(*opt.get_params_state(opt_state))
+            return opt_state, (losses, heldout_loss, aux.get("accuracy"))
+
+        segments = jax.tree.leaves(batches)[0].shape[0]
+        numbers = first_round + jnp.arange(segments * segment).reshape(segments, segment)
+        opt_state, outputs = jax.lax.scan(one_segment, opt_state, (numbers, batches))
+        return (cfg, opt_state), outputs
+
+    start = _over_grid_and_seeds(start, (0, None), (None, 0), len(grid), grid_batch_size)
+    advance = _over_grid_and_seeds(
+        advance, (0, None, 0, None, None), (None, 0, 0, None, 0), len(grid), grid_batch_size
+    )
+    carry = jax.jit(start)(points, keys)
+    number_of_bytes = _bytes_per_worker(candidate, problem)
+    compiled = None
+    seconds = 0.0
+    outputs = []
+    for first_round, batches in _chunks(data, problem.num_rounds, segment):
+        arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
+        if compiled is None:
+            compiled = jax.jit(advance).lower(*arguments).compile()
+        begin = time.perf_counter()
+        carry, output = jax.block_until_ready(compiled(*arguments))
+        seconds += time.perf_counter() - begin
+        outputs.append(output)
+    losses, heldout_loss, accuracy = jax.tree.map(
+        lambda *parts: np.concatenate([np.asarray(part) for part in parts], axis=2), *outputs
+    )
+    train_loss = losses.reshape(len(grid), len(seeds), problem.num_rounds)
+    return Curves(
+        train_loss=train_loss,
+        heldout_rounds=np.arange(segment, problem.num_rounds + 1, segment),
+        heldout_loss=heldout_loss,
+        heldout_accuracy=accuracy,
+        seconds_per_round=seconds / train_loss.size,
+        bytes_per_round_per_worker=number_of_bytes,
+    )
+
+
+def _over_grid_and_seeds(
+    function: Any, grid_axes: tuple, seed_axes: tuple, num_points: int, batch_size: int | None
+) -> Any:
+    """Maps `function` over the grid and, inside, over the seeds."""
+    over_seeds = jax.vmap(function, in_axes=seed_axes)
+    if batch_size is None or batch_size >= num_points:
+        return jax.vmap(over_seeds, in_axes=grid_axes, axis_size=num_points)
+
+    def mapped(*arguments: Any) -> Any:
+        moving = [a for a, axis in zip(arguments, grid_axes, strict=True) if axis == 0]
+
+        def one_point(moved: list) -> Any:
+            rest = iter(moved)
+            full = [
+                next(rest) if axis == 0 else a for a, axis in zip(arguments, grid_axes, strict=True)
+            ]
+            return over_seeds(*full)
+
+        return jax.lax.map(one_point, moving, batch_size=batch_size)
+
+    return mapped
+
+
+def _rounds_between_evaluations(num_rounds: int) -> int:
+    """Smallest divisor of T that leaves at most 20 evaluations."""
+    divisors = [d for d in range(1, num_rounds + 1) if num_rounds % d == 0]
+    return next(d for d in divisors if num_rounds // d <= _MAX_EVALUATIONS)
+
+
+def _round_data(problem: Problem, seeds: Sequence[int]) -> list[Iterator[Any]]:
+    """An iterator over the rounds' batches for each seed."""
+    train = problem.task_family.datasets.split("train")
+    sources = [train.reseeded(s) if isinstance(train, IndexSampler) else train for s in seeds]
+    return [RoundIterator(s, problem.num_workers, problem.num_local_steps) for s in sources]
+
+
+def _chunks(
+    data: list[Iterator[Any]], num_rounds: int, segment: int
+) -> Iterator[tuple[int, PyTree]]:
+    """Yields (first round, batches [S, segments, rounds of a segment, K, H, ...])."""
+
+    def take(count: int) -> PyTree:
+        seeds = [[next(iterator) for _ in range(count)] for iterator in data]
+        stacked = [jax.tree.map(lambda *leaves: np.stack(leaves), *rounds) for rounds in seeds]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *stacked)
+
+    done = 0
+    segments_a_chunk = 0
+    while done < num_rounds:
+        parts = [take(segment)]
+        if not segments_a_chunk:
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
+            total = num_rounds // segment
+            fitting = max(1, _MAX_BATCH_BYTES // size)
+            # Equal chunks, so that all run the one compiled program.
+            segments_a_chunk = max(d for d in range(1, min(fitting, total) + 1) if total % d == 0)
+        parts += [take(segment) for _ in range(segments_a_chunk - 1)]
+        yield done, jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *parts)
+        done += segments_a_chunk * segment
+
+
+def _heldout_batches(problem: Problem) -> PyTree:
+    """Batches [N, B, ...] of the held-out split.
+
+    Of data on the device the whole split, in equal batches of at most 1000 (up to 999
+    examples at the end that do not fill one are left out); of a stream the next 8 batches.
+    """
+    datasets = problem.task_family.datasets
+    if isinstance(datasets, DeviceDatasets):
+        indices = datasets.indices_of(problem.heldout_split)
+        size = min(_HELDOUT_BATCH, len(indices))
+        return jnp.asarray(indices[: len(indices) // size * size].reshape(-1, size))
+    source = datasets.split(problem.heldout_split)
+    batches = [next(source) for _ in range(_HELDOUT_BATCHES_OF_A_STREAM)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+
+
+def _bytes_per_worker(candidate: Candidate, problem: Problem) -> int:
+    """Bytes of one worker's delta (or gradient) and of the floats in its model state."""
+
+    def params_and_state(key: jax.Array) -> PyTree:
+        family, _ = candidate.build(problem, {})
+        return family.task_fn(family.sample(key)).init_with_state(key)
+
+    leaves = jax.tree.leaves(jax.eval_shape(params_and_state, jax.random.PRNGKey(0)))
+    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in floats)

@@ -1,0 +1,6 @@
+"""Theta out of tasks: `comm-lopt meta-train`."""
+
+from comm_lopt.meta_train.loop import check_fit, meta_train
+from comm_lopt.meta_train.theta_optimizer import ThetaAdamW
+
+__all__ = ["ThetaAdamW", "check_fit", "meta_train"]

@@ -1,0 +1,41 @@
+"""LOpt-A and LOpt: learned optimizers that see the workers' mean Δ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gin
+
+from comm_lopt.optimizers.ada_features import AdaFeatures
+from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
+from comm_lopt.optimizers.momentum_features import MomentumFeatures
+
+__all__ = ["LOpt", "LOptA"]
+
+
+@gin.configurable(module="comm_lopt")
+class LOptA(GlobalLearnedOptimizer):
+    """Ada features of the mean Δ: 28 + 11 inputs, 2,402 MLP weights, 7 decays.
+
+    Works for any K. (Joseph et al. 2025, section 4.1.)
+
+    Args:
+      features: the feature set with its decays; `AdaFeatures()` if None.
+      **sizes: see `GlobalLearnedOptimizer`.
+    """
+
+    def __init__(self, features: AdaFeatures | None = None, **sizes: Any):
+        super().__init__(features or AdaFeatures(), None, **sizes)
+
+
+@gin.configurable(module="comm_lopt")
+class LOpt(GlobalLearnedOptimizer):
+    """Momentum features of the mean Δ: 8 + 11 inputs; LOpt-A's ablation.
+
+    Args:
+      features: the feature set with its decays; `MomentumFeatures()` if None.
+      **sizes: see `GlobalLearnedOptimizer`.
+    """
+
+    def __init__(self, features: MomentumFeatures | None = None, **sizes: Any):
+        super().__init__(features or MomentumFeatures(), None, **sizes)

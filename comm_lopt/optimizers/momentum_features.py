@@ -1,0 +1,62 @@
+"""The small feature set without Ada statistics (LOpt, LAgg: the paper's ablation)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from comm_lopt.optimizers.features import decayed_average
+
+__all__ = ["MomentumFeatures"]
+
+PyTree = Any
+
+
+@gin.configurable(module="comm_lopt")
+@dataclasses.dataclass(frozen=True)
+class MomentumFeatures:
+    """Gradient inputs (n), parameter, and six momenta: 7 + n features.
+
+    The features of upstream's `MLPLOpt`; the decays are fixed, so theta has none.
+
+    Attributes:
+      decays: β of the momenta.
+    """
+
+    decays: tuple[float, ...] = (0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "decays", tuple(self.decays))
+        if not self.decays or not all(0.0 <= decay < 1.0 for decay in self.decays):
+            raise ValueError(
+                f"decays={self.decays}: decays lie in [0, 1) and there is at least one; "
+                "pass for example (0.9, 0.99, 0.999)."
+            )
+
+    def num_features(self, num_gradients: int) -> int:
+        return num_gradients + 1 + len(self.decays)
+
+    def init_theta(self) -> PyTree:
+        return {}
+
+    def init(self, param: jax.Array) -> jax.Array:
+        return jnp.zeros((*param.shape, len(self.decays)))
+
+    def update(self, theta: PyTree, accumulators: jax.Array, delta: jax.Array) -> jax.Array:
+        del theta
+        return decayed_average(jnp.asarray(self.decays, jnp.float32), accumulators, delta)
+
+    def features(
+        self,
+        theta: PyTree,
+        accumulators: jax.Array,
+        param: jax.Array,
+        delta: jax.Array,
+        gradients: jax.Array,
+    ) -> jax.Array:
+        del theta, delta
+        return jnp.concatenate([gradients, param[..., None], accumulators], axis=-1)

@@ -1,0 +1,95 @@
+"""Which `learned_optimization` is here, and how to talk to it.
+
+This is the only package of comm_lopt that knows the differences between the released 0.0.1 and
+the main branch. Importing it makes either work on today's JAX and without TensorFlow:
+
+- `locate`: finds upstream (a checkout, if `COMM_LOPT_UPSTREAM` names one) and tells its shape;
+- `jax_names`: adds the names that JAX has removed;
+- `optional_modules`: stands in for TensorFlow and kin, in upstream's code alone;
+- `quiet`: leaves two messages out of the log that tell nothing;
+- `summary_writer`: writes upstream's summaries without TensorFlow;
+- `gin_config`: puts the gin files for this shape on gin's search path;
+- `estimators`, `hand_designed`: one way to build what the shapes build differently.
+
+A learned optimizer's `init` takes its key under the name `rng` in 0.0.1 and `key` on main, so
+pass it by position.
+"""
+
+# `_ready` prepares the process for the imports that follow it.
+from comm_lopt.upstream._ready import FLAVOUR, VERSION  # isort: skip
+
+from learned_optimization.learned_optimizers.base import LearnedOptimizer
+from learned_optimization.optimizers.base import Optimizer
+from learned_optimization.outer_trainers.gradient_learner import (
+    GradientEstimator,
+    GradientLearner,
+    GradientLearnerState,
+    WorkerWeights,
+    gradient_worker_compute,
+)
+from learned_optimization.outer_trainers.truncation_schedule import (
+    ConstantTruncationSchedule,
+    LogUniformLengthSchedule,
+    TruncationSchedule,
+)
+from learned_optimization.tasks.base import Task, TaskFamily, single_task_to_family
+from learned_optimization.tasks.datasets.base import Datasets
+
+from comm_lopt.upstream import gin_config, summary_writer
+from comm_lopt.upstream.estimators import (
+    build_gradient_estimators,
+    configured_gradient_learner,
+    learned_opt_of,
+    make_gradient_learner,
+    meta_params,
+    pes,
+    task_family_of,
+)
+from comm_lopt.upstream.gin_config import GIN_DIR, heldout_split_to_flag
+from comm_lopt.upstream.hand_designed import (
+    SGD,
+    SGDM,
+    Adam,
+    OptaxOptimizer,
+    OptaxState,
+    PiecewiseLinearAdam,
+    RMSProp,
+)
+
+__all__ = [
+    "FLAVOUR",
+    "GIN_DIR",
+    "SGD",
+    "SGDM",
+    "VERSION",
+    "Adam",
+    "ConstantTruncationSchedule",
+    "Datasets",
+    "GradientEstimator",
+    "GradientLearner",
+    "GradientLearnerState",
+    "LearnedOptimizer",
+    "LogUniformLengthSchedule",
+    "OptaxOptimizer",
+    "OptaxState",
+    "Optimizer",
+    "PiecewiseLinearAdam",
+    "RMSProp",
+    "Task",
+    "TaskFamily",
+    "TruncationSchedule",
+    "WorkerWeights",
+    "build_gradient_estimators",
+    "configured_gradient_learner",
+    "gradient_worker_compute",
+    "heldout_split_to_flag",
+    "learned_opt_of",
+    "make_gradient_learner",
+    "meta_params",
+    "pes",
+    "single_task_to_family",
+    "task_family_of",
+]
+
+summary_writer.replace_unusable_writer()
+gin_config.register()

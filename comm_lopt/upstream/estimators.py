@@ -1,0 +1,160 @@
+"""Builds upstream's gradient estimators and learners, the right way for either shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from learned_optimization import outer_train
+from learned_optimization.learned_optimizers.base import LearnedOptimizer
+from learned_optimization.optimizers.base import Optimizer
+from learned_optimization.outer_trainers.gradient_learner import (
+    GradientEstimator,
+    GradientLearner,
+    GradientLearnerState,
+)
+from learned_optimization.outer_trainers.truncated_pes import TruncatedPES
+from learned_optimization.outer_trainers.truncation_schedule import TruncationSchedule
+from learned_optimization.tasks.base import TaskFamily
+
+from comm_lopt.upstream._ready import FLAVOUR
+from comm_lopt.upstream.gin_config import heldout_split_to_flag
+
+__all__ = [
+    "build_gradient_estimators",
+    "configured_gradient_learner",
+    "learned_opt_of",
+    "make_gradient_learner",
+    "meta_params",
+    "pes",
+    "task_family_of",
+]
+
+
+def pes(
+    task_family: TaskFamily,
+    learned_opt: LearnedOptimizer,
+    trunc_sched: TruncationSchedule,
+    *,
+    num_tasks: int,
+    trunc_length: int,
+    steps_per_jit: int,
+    std: float = 0.01,
+    random_initial_iteration_offset: int = 0,
+    stack_antithetic_samples: bool = False,
+    meta_loss_split: str | None = None,
+) -> GradientEstimator:
+    """Returns upstream's `TruncatedPES`, which estimates the gradient with respect to theta.
+
+    Args:
+      task_family: what to train on; each of the tasks is sampled from it.
+      learned_opt: the learned optimizer whose theta is trained.
+      trunc_sched: how many steps an inner problem runs before it starts afresh.
+      num_tasks: tasks trained side by side, each with a perturbation of its own.
+      trunc_length: steps per gradient estimate.
+      steps_per_jit: steps per compiled call; divides `trunc_length`.
+      std: standard deviation of the perturbations of theta.
+      random_initial_iteration_offset: each task starts its count of steps at a random number
+        below this, so that the tasks do not start afresh all at once.
+      stack_antithetic_samples: run the two signs of each perturbation side by side, and not one
+        after the other.
+      meta_loss_split: None to use the training loss as the meta-loss, or the dataset split to
+        compute it on. 0.0.1 knows "outer_valid" only; main also takes "same_data".
+
+    Raises:
+      ValueError: `steps_per_jit` does not divide `trunc_length`, or this upstream cannot compute
+        the meta-loss on `meta_loss_split`.
+    """
+    if trunc_length % steps_per_jit:
+        raise ValueError(
+            f"steps_per_jit={steps_per_jit} must divide trunc_length={trunc_length}; "
+            f"pass steps_per_jit={trunc_length} or a divisor of it."
+        )
+    common: dict[str, Any] = {
+        "trunc_length": trunc_length,
+        "std": std,
+        "steps_per_jit": steps_per_jit,
+        "stack_antithetic_samples": stack_antithetic_samples,
+    }
+    if FLAVOUR == "released":
+        return TruncatedPES(
+            task_family,
+            learned_opt,
+            trunc_sched,
+            num_tasks=num_tasks,
+            random_initial_iteration_offset=random_initial_iteration_offset,
+            train_and_meta=heldout_split_to_flag(meta_loss_split),
+            **common,
+        )
+    from learned_optimization.outer_trainers.lopt_truncated_step import (
+        VectorizedLOptTruncatedStep,
+    )
+
+    truncated_step = VectorizedLOptTruncatedStep(
+        task_family,
+        learned_opt,
+        trunc_sched,
+        num_tasks=num_tasks,
+        meta_loss_split=meta_loss_split,
+        random_initial_iteration_offset=random_initial_iteration_offset,
+    )
+    return TruncatedPES(truncated_step, **common)
+
+
+def make_gradient_learner(
+    learned_opt: LearnedOptimizer, theta_opt: Optimizer, num_steps: int
+) -> GradientLearner:
+    """Returns what updates theta from gradients.
+
+    Args:
+      learned_opt: gives theta its initial value.
+      theta_opt: the optimizer of theta.
+      num_steps: meta-steps of the whole run, for a `theta_opt` with a schedule.
+    """
+    # The first argument is called `lopt` in 0.0.1 and `meta_init` on main.
+    return GradientLearner(learned_opt, theta_opt, num_steps=num_steps)
+
+
+def configured_gradient_learner(num_steps: int) -> GradientLearner:
+    """Returns the gradient learner that gin's bindings of `GradientLearner` describe.
+
+    Args:
+      num_steps: meta-steps of the whole run; takes precedence over a binding.
+    """
+    return GradientLearner(num_steps=num_steps)
+
+
+def meta_params(gradient_learner: GradientLearner, state: GradientLearnerState) -> Any:
+    """Returns theta out of the state of a gradient learner."""
+    if FLAVOUR == "released":
+        return gradient_learner.get_lopt_params(state)
+    return gradient_learner.get_meta_params(state)
+
+
+def build_gradient_estimators(
+    key: jax.Array, num_gradient_estimators: int
+) -> Sequence[GradientEstimator]:
+    """Returns the gradient estimators that gin's bindings describe.
+
+    The bindings are those of upstream's function of the same name, as `outer_training.gin` sets
+    them.
+
+    Args:
+      key: a random key, with which each estimator's task family is sampled.
+      num_gradient_estimators: how many to build.
+    """
+    arguments: dict[str, Any] = {"key": key, "num_gradient_estimators": num_gradient_estimators}
+    if FLAVOUR == "main":
+        arguments["worker_id"] = 0  # Required and unused; upstream's own local training says 0.
+    return outer_train.build_gradient_estimators(**arguments)
+
+
+def task_family_of(estimator: GradientEstimator) -> TaskFamily:
+    """Returns the task family that a gradient estimator unrolls on."""
+    return (estimator if FLAVOUR == "released" else estimator.truncated_step).task_family
+
+
+def learned_opt_of(estimator: GradientEstimator) -> LearnedOptimizer:
+    """Returns the learned optimizer whose gradient an estimator estimates."""
+    return (estimator if FLAVOUR == "released" else estimator.truncated_step).learned_opt

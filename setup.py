@@ -1,0 +1,59 @@
+"""Metadata of comm_lopt; settings of the tools are in pyproject.toml."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+TFDS = ["tensorflow>=2.16", "tensorflow-datasets>=4.9", "tensorboard>=2.16", "importlib_resources"]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",  # the suite uses both cores
+    "ruff>=0.6",
+    "mypy>=1.11",
+]
+
+setup(
+    name="comm-lopt",
+    version="0.1.0",
+    description="Learned global optimizers for communication-efficient training "
+    "(a learned_optimization plugin)",
+    long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["comm_lopt", "comm_lopt.*"]), "comm_lopt.gin_files"],
+    # The gin files stand at the top of the repository and are installed inside the package.
+    package_dir={"comm_lopt.gin_files": "gin"},
+    package_data={
+        "comm_lopt": ["py.typed"],
+        "comm_lopt.gin_files": ["**/*.gin"],
+        "comm_lopt.upstream": ["gin/*/*.gin"],
+    },
+    # Upstream itself, learned-optimization==0.0.1, is installed with --no-deps: its pins cannot
+    # be met today. What it imports is listed here.
+    install_requires=[
+        "absl-py>=2.1",
+        "chex>=0.1.86",
+        "dm-haiku>=0.0.13",
+        "drjax>=0.1.4",  # maps workers, with or without a mesh
+        "flax>=0.10",
+        "gin-config>=0.5",
+        "jax>=0.7",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "optax>=0.2.4",
+        "orbax-checkpoint>=0.11",  # checkpoints that are whole or not there
+        "safetensors>=0.4",  # theta as data: arrays and a JSON header
+        "scikit-learn>=1.4",  # bundles the digits
+        "tensorboardX>=2.6",  # TensorBoard events without TensorFlow
+        "tqdm>=4.66",
+        "typing_extensions>=4.10",  # upstream imports it
+    ],
+    extras_require={"tfds": TFDS, "test": TEST},
+    entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

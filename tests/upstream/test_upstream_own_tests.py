@@ -1,0 +1,58 @@
+"""Upstream's own tests of what comm_lopt builds on, run as they were installed."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import learned_optimization
+
+import comm_lopt
+
+# Folder and module of each test. Upstream's learned optimizers, PES, ES, learner and schedules.
+OWN_TESTS = (
+    "learned_optimizers/adafac_mlp_lopt_test.py",
+    "learned_optimizers/mlp_lopt_test.py",
+    "outer_trainers/gradient_learner_test.py",
+    "outer_trainers/truncated_es_test.py",
+    "outer_trainers/truncated_pes_test.py",
+    "outer_trainers/truncation_schedule_test.py",
+)
+
+
+def test_upstreams_own_tests_pass_once_comm_lopt_is_imported(tmp_path):
+    package_dir = pathlib.Path(learned_optimization.__file__).parent
+    root = pathlib.Path(comm_lopt.__file__).parents[1]
+    script = "import comm_lopt.upstream, pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
+    paths = [str(root), os.environ.get("PYTHONPATH", "")]
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            script,
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            # Its own code was not written for comm_lopt's strictness, nor for this folder's ini.
+            f"--rootdir={tmp_path}",
+            "-c",
+            os.devnull,
+            *(str(package_dir / test) for test in OWN_TESTS),
+        ],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+            "JAX_NUMPY_RANK_PROMOTION": "allow",
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = result.stdout + result.stderr
+    assert result.returncode == 0, report
+    summary = re.search(r"^(\d+) passed", result.stdout, flags=re.MULTILINE)
+    assert summary is not None, report
+    assert int(summary.group(1)) >= len(OWN_TESTS), report
