@@ -41,7 +41,7 @@ setup(
         "jax>=0.7",
         "matplotlib>=3.8",
         "numpy>=1.26",
-        "optax>=0.2.4",
+        "optax>=0.2.6",
         "orbax-checkpoint>=0.11",  # checkpoints that are whole or not there
         "safetensors>=0.4",  # theta as data: arrays and a JSON header
         "scikit-learn>=1.4",  # bundles the digits

@@ -62,6 +62,13 @@ def load_config(
     except OSError as error:
         included = re.search(r"Unable to open file: (\S+?)\. ", str(error))
         raise _no_such_file(included.group(1) if included else str(error)) from error
+    except TypeError as error:
+        # Gin takes `tasks/x.gin` for a file of a package `tasks`, and fails this way where a
+        # plain folder of that name is on Python's path.
+        raise ConfigError(
+            f"an include cannot be read: {error}; write include './tasks/x.gin', with './', if a "
+            "folder of the same name is on Python's path."
+        ) from error
     except (ImportError, SyntaxError) as error:
         raise ConfigError(f"the gin configuration cannot be read: {error}") from error
     except ValueError as error:
@@ -81,8 +88,9 @@ def _no_such_file(name: str) -> ConfigError:
 
 
 def _with_suggestion(message: str) -> str:
-    unknown = re.search(r"No configurable matching '([^']+)'", message)
+    unknown = re.search(r"No configurable matching (?:reference )?'@?([^'()]+)", message)
     if unknown:
-        known = {selector.rsplit(".", 1)[-1] for selector in gin.config._REGISTRY}
+        # Gin has no public list of what is registered.
+        known = {selector.rsplit(".", 1)[-1] for selector, _ in gin.config._REGISTRY.items()}
         return f"{message.splitlines()[0]} {nearest_name(unknown.group(1), known)}"
     return message

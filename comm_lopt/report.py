@@ -33,7 +33,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         row += [str(entry["rounds_to"][target] or "not reached") for target in targets]
         row += [
             _figure(entry["heldout"]["loss"], "{:.4g}"),
-            _figure(entry["heldout"]["accuracy"], "{:.1%}"),
+            _figure(entry["heldout"]["accuracy"], "{:.1%}", missing="-"),
             f"{entry['bytes_per_round_per_worker'] / 1000:.1f}",
             ", ".join(f"{key}={value:g}" for key, value in entry["hparams"].items()) or "none",
         ]
@@ -94,8 +94,8 @@ def _target_label(target: str) -> str:
     return "LocalSGD's final loss" if target == _TARGET else target
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "not finite" if value is None else form.format(value)
+def _figure(value: float | None, form: str, missing: str = "not finite") -> str:
+    return missing if value is None else form.format(value)
 
 
 def _sort_key(entry: Mapping[str, Any]) -> float:

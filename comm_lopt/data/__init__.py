@@ -1,0 +1,1 @@
+"""Data sets on the device, batches of rounds, and where training stands in them."""

@@ -29,7 +29,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=True, enable_async_checkpointing=False
         )
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        # Named here, so that a manager that has not saved yet can read what another one saved.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(), options=options, item_handlers=handlers
+        )
 
     @property
     def latest(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import TextIO
 
@@ -39,7 +40,8 @@ class MetaTrainLog:
             unit="meta-step",
             desc="meta-train",
             disable=not progress,
-            mininterval=1.0,
+            # A log file gets a line now and then, a terminal a bar that moves.
+            mininterval=1.0 if sys.stderr.isatty() else 20.0,
         )
 
     def write(self, row: Mapping[str, float]) -> None:

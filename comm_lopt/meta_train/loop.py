@@ -141,7 +141,7 @@ def meta_train(
                 {
                     "meta_step": meta_step,
                     "meta_loss": float(out.to_put.mean_loss),
-                    "meta_gradient_norm": float(optax.global_norm(out.to_put.theta_grads)),
+                    "meta_gradient_norm": float(optax.tree.norm(out.to_put.theta_grads)),
                     "seconds": round(time.perf_counter() - begin, 3),
                 }
             )

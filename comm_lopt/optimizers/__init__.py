@@ -1,0 +1,1 @@
+"""Global optimizers: learned ones and hand-designed ones, one idea a file."""

@@ -15,11 +15,12 @@ from comm_lopt.optimizers.slowmo import SlowMo
 
 __all__ = ["OPTIMIZERS", "OptimizerEntry", "optimizer_entry"]
 
-# Grids of Joseph et al. 2025; SlowMo's thinned to what one vectorised sweep holds comfortably.
+# Grids of Joseph et al. 2025, SlowMo's thinned to what one vectorised sweep holds comfortably,
+# learning rates extended upwards so that small problems do not end at the edge.
 _LOCAL_RATES = (4.0, 2.0, 1.0, 0.5, 0.3, 0.1)
 _SLOW_RATES = (1.0, 0.5, 0.1)
 _MOMENTA = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
-_GLOBAL_RATES = (1.0, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001)
+_GLOBAL_RATES = (4.0, 2.0, 1.0, 0.5, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001)
 
 
 @dataclasses.dataclass(frozen=True)

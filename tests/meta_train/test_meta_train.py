@@ -1,0 +1,154 @@
+"""Meta-training: files, resume, and refusals before any long work."""
+
+import csv
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+import comm_lopt
+from comm_lopt.meta_train import ThetaAdamW, check_fit, loop, meta_train
+from comm_lopt.meta_train.log import METRICS, MetaTrainLog
+
+SMALL = [
+    "num_tasks = 2",
+    "truncation_length = 2",
+    "num_workers = 2",
+    "num_local_steps = 2",
+    "min_rounds = 2",
+    "max_rounds = 5",
+    "num_meta_steps = 4",
+    "ThetaAdamW.warmup_steps = 1",
+    "digits_datasets.batch_size = 4",
+    "LOptA.hidden_size = 4",
+]
+STEPS = 4
+
+
+@pytest.fixture(autouse=True)
+def _upstream_promotes(ordinary_promotion):
+    yield
+    gin.clear_config()
+
+
+def _load(*bindings, optimizer="lopt_a"):
+    files = ["tasks/digits_mlp.gin", f"optimizers/{optimizer}.gin", "meta_training.gin"]
+    comm_lopt.load_config(files, [*SMALL, *bindings])
+
+
+def _metrics(folder):
+    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_leaves_its_files_and_theta_moves(tmp_path):
+    _load()
+    learned_opt, theta = meta_train(tmp_path / "run", progress=False)
+    rows = _metrics(tmp_path / "run")
+    assert [int(row["meta_step"]) for row in rows] == [1, 2, 3, 4]
+    assert all(np.isfinite(float(row[name])) for row in rows for name in METRICS)
+    loaded_opt, loaded, trained_on = comm_lopt.load_theta(tmp_path / "run" / "theta")
+    jax.tree.map(np.testing.assert_array_equal, loaded, theta)
+    assert loaded_opt.hparams() == learned_opt.hparams()
+    assert trained_on == {
+        "task": "digits_mlp",
+        "meta_steps": STEPS,
+        "num_workers": 2,
+        "num_local_steps": 2,
+        "local_learning_rate": 0.5,
+    }
+    assert "digits_datasets.batch_size = 4" in (tmp_path / "run" / "config.gin").read_text()
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+    start = learned_opt.init(jax.random.split(jax.random.PRNGKey(0), 4)[0])
+    assert not np.array_equal(theta["mlp"]["w0"], start["mlp"]["w0"])
+
+
+def test_resumed_run_gives_the_theta_of_one_that_was_never_stopped(tmp_path, monkeypatch):
+    _load("meta_train.checkpoint_every = 2")
+    _, whole = meta_train(tmp_path / "whole", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    class StopsAtThree(MetaTrainLog):
+        def write(self, row):
+            if row["meta_step"] == 3:
+                raise Stop
+            super().write(row)
+
+    with monkeypatch.context() as patched, pytest.raises(Stop):
+        patched.setattr(loop, "MetaTrainLog", StopsAtThree)
+        meta_train(tmp_path / "stopped", progress=False)
+    _, resumed = meta_train(tmp_path / "stopped", resume=True, progress=False)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    one, other = _metrics(tmp_path / "whole"), _metrics(tmp_path / "stopped")
+    assert [r["meta_loss"] for r in one] == [r["meta_loss"] for r in other]
+
+
+def test_folder_with_a_run_is_refused_unless_resumed(tmp_path):
+    _load()
+    (tmp_path / "metrics.csv").write_text("meta_step\n", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="--resume"):
+        meta_train(tmp_path, progress=False)
+
+
+def test_resuming_with_another_size_names_an_array(tmp_path):
+    _load()
+    meta_train(tmp_path, progress=False)
+    _load("LOptA.hidden_size = 5")
+    with pytest.raises(ValueError, match="does not fit this configuration"):
+        meta_train(tmp_path, resume=True, progress=False)
+
+
+@pytest.mark.parametrize("name", ["num_meta_steps", "num_estimators", "checkpoint_every"])
+def test_number_below_one_is_refused(tmp_path, name):
+    arguments = {"num_meta_steps": 1, "progress": False, name: 0}
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        meta_train(tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_lagg_on_a_family_without_worker_deltas_is_refused_before_work(tmp_path):
+    _load("LocalSGDTaskFamily.worker_deltas = False", optimizer="lagg_a")
+    with pytest.raises(ValueError, match="worker_deltas = True"):
+        meta_train(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_lagg_of_another_k_than_its_family_is_refused():
+    family = comm_lopt.LocalSGDTaskFamily(comm_lopt.digits_mlp(), num_workers=4, worker_deltas=True)
+    check_fit(family, comm_lopt.LAggA(4))
+    with pytest.raises(ValueError, match="num_workers=8.*num_workers=4"):
+        check_fit(family, comm_lopt.LAggA(8))
+
+
+def test_theta_optimizer_warms_up_and_falls_to_a_third():
+    opt = ThetaAdamW(1.0, 10, 100, clip_norm=None, weight_decay=0.0)
+    params = {"a": np.zeros(2, np.float32)}
+    state = opt.init(params)
+    update = jax.jit(opt.update)
+    steps = []
+    for _ in range(101):
+        before = opt.get_params(state)["a"][0]
+        state = update(state, {"a": np.ones(2, np.float32)}, 0.0)
+        # Adam's step on a constant gradient is its learning rate.
+        steps.append(float(before - opt.get_params(state)["a"][0]))
+    assert steps[0] == 0.0
+    np.testing.assert_allclose(steps[5], 0.5, rtol=1e-3)
+    np.testing.assert_allclose(steps[10], 1.0, rtol=1e-3)
+    np.testing.assert_allclose(steps[100], 1 / 3, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"warmup_steps": 10, "num_meta_steps": 10}, "warmup_steps=10"),
+        ({"num_meta_steps": 0}, "num_meta_steps=0"),
+        ({"clip_norm": -1.0}, "clip_norm=-1.0"),
+    ],
+)
+def test_theta_optimizer_refuses_bad_numbers(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        ThetaAdamW(**arguments)

@@ -1,0 +1,199 @@
+"""The command line, as a user runs it, in a temporary folder."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import gin
+import pytest
+
+import comm_lopt
+from comm_lopt.cli import main
+
+TASK = ["--config_file", "tasks/digits_mlp.gin"]
+SMALL = [
+    flag
+    for binding in ("num_rounds = 4", "num_workers = 2", "digits_datasets.batch_size = 4")
+    for flag in ("--gin_bindings", binding)
+]
+SMALL_TRAINING = [
+    flag
+    for binding in (
+        "num_tasks = 2",
+        "truncation_length = 2",
+        "num_meta_steps = 2",
+        "ThetaAdamW.warmup_steps = 1",
+        "LOptA.hidden_size = 4",
+    )
+    for flag in ("--gin_bindings", binding)
+]
+COMMANDS = ["meta-train", "meta-test", "sweep", "tasks", "optimizers"]
+
+
+@pytest.fixture(autouse=True)
+def _as_users_have_it(ordinary_promotion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    gin.clear_config()
+
+
+def _comm_lopt(*arguments):
+    command = [sys.executable, "-m", "comm_lopt", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path):
+    trained = _comm_lopt(
+        "meta-train", "--config_file", "experiments/quickstart.gin", *SMALL, *SMALL_TRAINING,
+        "--train_log_dir", "lopt_a",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "lopt_a/theta" in trained.stdout
+    assert "meta_loss=" in trained.stderr and "meta-step/s" in trained.stderr
+    assert "Warning" not in trained.stderr
+
+    swept = main(
+        ["sweep", *TASK, *SMALL, "--optimizer", "SlowMo", "--out_dir", "slowmo", "--seeds", "0,1",
+         "--grid", "momentum=0.5,0.9", "--grid", "local_learning_rate=0.5,0.1"]
+    )  # fmt: skip
+    assert swept == 0
+    saved = json.loads((tmp_path / "slowmo" / "sweep.json").read_text(encoding="utf-8"))
+    assert len(saved["points"]) == 4
+    losses = [point["final_train_loss"] for point in saved["points"]]
+    assert saved["best"] == saved["points"][losses.index(min(losses))]["hparams"]
+
+    tested = main(
+        ["meta-test", *TASK, *SMALL, "--theta", "lopt_a/theta", "--tuned", "slowmo",
+         "--optimizer", "LocalSGD:local_learning_rate=0.3", "--target", "easy=100",
+         "--seeds", "7,8", "--out_dir", "out"]
+    )  # fmt: skip
+    assert tested == 0
+    results = comm_lopt.meta_test.read_results("out")
+    assert set(results["optimizers"]) == {"LOptA", "SlowMo", "LocalSGD"}
+    assert results["optimizers"]["SlowMo"]["hparams"] == saved["best"]
+    assert results["optimizers"]["LOptA"]["hparams"] == {"local_learning_rate": 0.5}
+    assert results["optimizers"]["LocalSGD"]["rounds_to"]["easy"] == 4
+    assert results["num_workers"] == 2 and results["local_batch_size"] == 4
+    with (tmp_path / "out" / "curves.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 4
+    first = [float(row["train_loss"]) for row in rows if row["round"] == "1"][:2]
+    assert sum(first) / 2 == pytest.approx(results["optimizers"]["LOptA"]["train_loss"][0])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "results.json", "curves.csv", "loss.png", "table.md",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"comm-lopt {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["comm_lopt.meta_train", "comm_lopt.meta_test"])
+def test_module_runs_as_its_command(module):
+    command = [sys.executable, "-m", module, "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0
+    assert f"usage: comm-lopt {module.split('.')[1].replace('_', '-')}" in result.stdout
+
+
+def test_tasks_lists_tasks_and_gin_files(capsys):
+    assert main(["tasks"]) == 0
+    printed = capsys.readouterr().out
+    for name in (*comm_lopt.TASKS, *comm_lopt.shipped_gin_files()):
+        assert name in printed
+
+
+def test_optimizers_lists_them_with_their_grids(capsys):
+    assert main(["optimizers"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in comm_lopt.OPTIMIZERS)
+    assert "momentum: 0.95" in printed
+
+
+BAD = {
+    "unknown optimizer": (
+        ["meta-test", *TASK, "--optimizer", "SlowMomo", "--out_dir", "o"],
+        "did you mean 'SlowMo'?",
+    ),
+    "unknown hyperparameter": (
+        ["meta-test", *TASK, "--optimizer", "SlowMo:momentun=0.9", "--out_dir", "o"],
+        "did you mean 'momentum'?",
+    ),
+    "hyperparameter without value": (
+        ["meta-test", *TASK, "--optimizer", "SlowMo:momentum", "--out_dir", "o"],
+        "KEY=VALUE",
+    ),
+    "hyperparameter that is no number": (
+        ["meta-test", *TASK, "--optimizer", "SlowMo:momentum=big", "--out_dir", "o"],
+        "momentum='big' is not a number",
+    ),
+    "learned optimizer without theta": (
+        ["meta-test", *TASK, "--optimizer", "LOptA", "--out_dir", "o"],
+        "meta-train one",
+    ),
+    "missing theta": (
+        ["meta-test", *TASK, "--theta", "nowhere", "--out_dir", "o"],
+        "no theta at nowhere",
+    ),
+    "missing sweep": (
+        ["meta-test", *TASK, "--tuned", "nowhere", "--out_dir", "o"],
+        "no sweep.json in nowhere",
+    ),
+    "nothing to compare": (["meta-test", *TASK, "--out_dir", "o"], "nothing to compare"),
+    "an optimizer twice": (
+        ["meta-test", *TASK, "--optimizer", "LocalSGD", "--optimizer",
+         "LocalSGD:local_learning_rate=1", "--out_dir", "o"],
+        "LocalSGD is given twice",
+    ),
+    "unknown gin file": (
+        ["meta-test", "--config_file", "tasks/digits.gin", "--out_dir", "o"],
+        "did you mean 'tasks/digits_mlp.gin'?",
+    ),
+    "zero rounds": (
+        ["sweep", *TASK, "--gin_bindings", "num_rounds = 0", "--optimizer", "LocalSGD",
+         "--out_dir", "o"],
+        "num_rounds=0: the number of rounds must be at least 1",
+    ),
+    "zero workers": (
+        ["sweep", *TASK, "--gin_bindings", "num_workers = 0", "--optimizer", "LocalSGD",
+         "--out_dir", "o"],
+        "num_workers=0",
+    ),
+    "batch larger than the data": (
+        ["sweep", *TASK, "--gin_bindings", "digits_datasets.batch_size = 2000", "--optimizer",
+         "LocalSGD", "--out_dir", "o"],
+        "a split of 1437 examples is smaller than one batch of batch_size=2000",
+    ),
+    "sweep of nothing": (["sweep", *TASK, "--out_dir", "o"], "--optimizer and --theta"),
+    "unknown grid key": (
+        ["sweep", *TASK, "--optimizer", "LocalSGD", "--grid", "rate=1", "--out_dir", "o"],
+        "no hyperparameter 'rate'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_with_value_rule_and_fix(case, capsys):
+    arguments, told = BAD[case]
+    assert main(arguments) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "marker"), [("meta-test", "results.json"), ("sweep", "sweep.json")]
+)
+def test_out_dir_of_another_run_is_refused(tmp_path, command, marker, capsys):
+    (tmp_path / marker).write_text("{}", encoding="utf-8")
+    arguments = [command, *TASK, "--optimizer", "LocalSGD", "--out_dir", str(tmp_path)]
+    assert main(arguments) == 2
+    assert f"holds another run's {marker}" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="nothing to compare"):
+        main(["--debug", "meta-test", *TASK, "--out_dir", "o"])

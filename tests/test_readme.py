@@ -1,0 +1,66 @@
+"""The README stays true: its example runs, its commands and names exist."""
+
+import pathlib
+import re
+import shlex
+
+import gin
+import pytest
+
+import comm_lopt
+from comm_lopt import cli
+
+README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
+
+if not README.exists():
+    pytest.skip("there is no README beside an installed package", allow_module_level=True)
+
+TEXT = README.read_text(encoding="utf-8")
+COMMANDS = [line for line in TEXT.splitlines() if line.startswith("comm-lopt ")]
+SMALL = [
+    "num_rounds = 4",
+    "num_tasks = 2",
+    "truncation_length = 2",
+    "num_meta_steps = 2",
+    "num_workers = 2",
+    "ThetaAdamW.warmup_steps = 1",
+]
+
+
+def test_python_example_runs(ordinary_promotion, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(example, str(README), "exec"), {})
+    assert re.search(r"meta-loss 2\.\d+", capsys.readouterr().out)
+
+
+def test_commands_run_one_after_another(ordinary_promotion, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert [command.split()[1] for command in COMMANDS] == [
+        "meta-train", "sweep", "meta-test", "tasks", "optimizers",
+    ]  # fmt: skip
+    for command in COMMANDS:
+        arguments = shlex.split(command)[1:]
+        if "--config_file" in arguments:
+            training = arguments[0] == "meta-train"
+            bindings = SMALL if training else [SMALL[0], "num_workers = 2"]
+            for binding in bindings:
+                arguments += ["--gin_bindings", binding]
+        assert cli.main(arguments) == 0, capsys.readouterr().err
+    gin.clear_config()
+    assert (tmp_path / "runs" / "comparison" / "results.json").exists()
+
+
+def test_make_targets_exist():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`?make ([a-z]+)", TEXT):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_optimizer_is_in_the_table():
+    assert all(f"`{name}`" in TEXT for name in comm_lopt.OPTIMIZERS)
+
+
+def test_named_files_exist():
+    linked = re.findall(r"\]\(((?!http)[^)]+)\)", TEXT)
+    assert linked
+    assert all((README.parent / path).exists() for path in linked)
