@@ -3,8 +3,8 @@
 from comm_lopt.meta_test.configured import meta_test_problem
 from comm_lopt.meta_test.problem import Candidate, Problem, baseline, learned
 from comm_lopt.meta_test.results import make_results, read_results, rounds_to, write_results
-from comm_lopt.meta_test.run import Curves, run
-from comm_lopt.meta_test.sweep import SweepResult, grid_points, sweep
+from comm_lopt.meta_test.runs import Curves, run
+from comm_lopt.meta_test.sweeps import SweepResult, grid_points, sweep
 
 __all__ = [
     "Candidate",

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from comm_lopt.meta_test.problem import Candidate, Problem
-from comm_lopt.meta_test.run import Curves
+from comm_lopt.meta_test.runs import Curves
 from comm_lopt.versions import versions
 
 __all__ = [

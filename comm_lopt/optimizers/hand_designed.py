@@ -85,6 +85,9 @@ class HandDesignedOptimizer(Optimizer):
         return HandDesignedState(
             params=optax.apply_updates(opt_state.params, updates),
             state=without_worker_deltas(model_state),
-            transform_state=transform_state,
+            # A traced float32 hyperparameter would promote the momentum of bfloat16 parameters.
+            transform_state=jax.tree.map(
+                lambda new, old: new.astype(old.dtype), transform_state, opt_state.transform_state
+            ),
             iteration=opt_state.iteration + 1,
         )

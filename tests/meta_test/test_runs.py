@@ -1,7 +1,5 @@
 """Whole training runs, against plain Python loops of rounds."""
 
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,16 +7,14 @@ import pytest
 from small_tasks import SoftmaxRegression, assert_trees_equal, host_datasets, softmax_batches
 
 from comm_lopt.data.digits import digits_datasets
+from comm_lopt.meta_test import runs
 from comm_lopt.meta_test.problem import Problem, baseline, learned
-from comm_lopt.meta_test.run import run
+from comm_lopt.meta_test.runs import run
 from comm_lopt.optimizers.lagg import LAggA
 from comm_lopt.optimizers.lopt import LOptA
 from comm_lopt.tasks.image_mlp import digits_mlp
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.upstream import single_task_to_family
-
-# The package gives the name `run` to the function.
-run_module = importlib.import_module("comm_lopt.meta_test.run")
 
 K, H, B, T = 2, 2, 16, 6
 
@@ -150,15 +146,15 @@ def test_streamed_data_in_chunks_gives_the_curves_of_one_chunk(monkeypatch):
     candidate = baseline("LocalSGD", local_learning_rate=0.5)
     whole = run(host_problem(), candidate, seeds=(3, 7))
     chunks = []
-    original = run_module._chunks
+    original = runs._chunks
 
     def recorded(*arguments):
         for first_round, batches in original(*arguments):
             chunks.append((first_round, batches["x"].shape[:3]))
             yield first_round, batches
 
-    monkeypatch.setattr(run_module, "_chunks", recorded)
-    monkeypatch.setattr(run_module, "_MAX_BATCH_BYTES", 5000)
+    monkeypatch.setattr(runs, "_chunks", recorded)
+    monkeypatch.setattr(runs, "_MAX_BATCH_BYTES", 5000)
     parts = run(host_problem(), candidate, seeds=(3, 7))
     # T = 42 has an evaluation every 3 rounds: 14 segments, here in 7 chunks of 2.
     assert chunks == [(first, (2, 2, 3)) for first in range(0, 42, 6)]
@@ -171,10 +167,10 @@ def test_streamed_data_in_chunks_gives_the_curves_of_one_chunk(monkeypatch):
 
 def test_evaluations_are_at_most_twenty_and_end_with_the_last_round():
     for num_rounds in (1, 7, 20, 21, 40, 1000, 997):
-        segment = run_module._rounds_between_evaluations(num_rounds)
+        segment = runs._rounds_between_evaluations(num_rounds)
         assert num_rounds % segment == 0
         assert num_rounds // segment <= 20
-    assert run_module._rounds_between_evaluations(1000) == 50
+    assert runs._rounds_between_evaluations(1000) == 50
 
 
 def test_diverged_run_is_flagged_and_does_not_disturb_the_others(problem, local_sgd_curves):
@@ -186,14 +182,14 @@ def test_diverged_run_is_flagged_and_does_not_disturb_the_others(problem, local_
 
 def test_final_loss_is_the_mean_of_the_last_twentieth_of_the_rounds():
     train_loss = np.arange(2 * 3 * 40, dtype=np.float64).reshape(2, 3, 40)
-    curves = run_module.Curves(train_loss, np.ones(1), np.ones((2, 3, 1)), None, 0.0, 0)
+    curves = runs.Curves(train_loss, np.ones(1), np.ones((2, 3, 1)), None, 0.0, 0)
     np.testing.assert_array_equal(curves.final_train_loss, train_loss[..., -2:].mean(-1))
 
 
 def test_heldout_loss_that_is_not_finite_is_divergence_too():
     heldout = np.ones((1, 2, 3))
     heldout[0, 1, 0] = np.nan
-    curves = run_module.Curves(np.ones((1, 2, 4)), np.ones(3), heldout, None, 0.0, 0)
+    curves = runs.Curves(np.ones((1, 2, 4)), np.ones(3), heldout, None, 0.0, 0)
     np.testing.assert_array_equal(curves.diverged, [[False, True]])
 
 

@@ -1,19 +1,15 @@
 """Sweeps over hyperparameters."""
 
-import importlib
-
 import numpy as np
 import pytest
 
 from comm_lopt.data.digits import digits_datasets
+from comm_lopt.meta_test import sweeps
 from comm_lopt.meta_test.problem import Problem, baseline
-from comm_lopt.meta_test.run import Curves, run
-from comm_lopt.meta_test.sweep import grid_points, sweep
+from comm_lopt.meta_test.runs import Curves, run
+from comm_lopt.meta_test.sweeps import grid_points, sweep
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.tasks.image_mlp import digits_mlp
-
-# The package gives the name `sweep` to the function.
-sweep_module = importlib.import_module("comm_lopt.meta_test.sweep")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def test_sweep_finds_the_best_point_and_leaves_diverged_ones_out(problem):
 
 
 def test_every_point_diverged_is_an_error_that_says_what_to_try(problem, monkeypatch):
-    monkeypatch.setattr(sweep_module, "run", lambda *arguments: curves_of([[[np.nan, 0.1]]] * 2))
+    monkeypatch.setattr(sweeps, "run", lambda *arguments: curves_of([[[np.nan, 0.1]]] * 2))
     result = sweep(problem, baseline("LocalSGD"), (3,), {"local_learning_rate": (1e30, 1e32)})
     with pytest.raises(ValueError, match=r"every one of the 2 points of LocalSGD.* smaller"):
         _ = result.best
@@ -52,7 +48,7 @@ def curves_of(train_loss):
 def test_point_with_one_diverged_seed_is_left_out_even_if_it_ends_lowest(problem, monkeypatch):
     # The seed of the first point that diverged came back to a low loss.
     losses = [[[np.inf, 0.1], [1.0, 0.1]], [[1.0, 0.6], [1.0, 0.5]], [[1.0, 0.2], [1.0, 0.7]]]
-    monkeypatch.setattr(sweep_module, "run", lambda *arguments: curves_of(losses))
+    monkeypatch.setattr(sweeps, "run", lambda *arguments: curves_of(losses))
     grid = {"local_learning_rate": (1.0, 2.0, 3.0)}
     result = sweep(problem, baseline("LocalSGD"), (5, 6), grid)
     assert result.diverged_seeds == ((5,), (), ())
@@ -67,7 +63,7 @@ def test_default_grid_is_the_one_of_the_registry(problem, monkeypatch):
         seen.extend([points, grid_batch_size])
         return curves_of(np.ones((len(points), len(seeds), 2)))
 
-    monkeypatch.setattr(sweep_module, "run", record)
+    monkeypatch.setattr(sweeps, "run", record)
     result = sweep(problem, baseline("DataParallelSGD"), (0,), grid_batch_size=4)
     assert seen == [result.points, 4]
     rates = tuple(point["learning_rate"] for point in result.points)

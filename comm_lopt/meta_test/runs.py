@@ -68,9 +68,11 @@ def run(
 ) -> Curves:
     """Trains with `candidate` from every seed, at every grid point.
 
-    A seed decides the initial weights and the order of the data, and both are the same for
-    every grid point and candidate. The run is compiled once. Data on the device travels as
-    indices for all rounds at once; streamed data is shipped in chunks of rounds.
+    A seed decides the initial weights and, for data on the device, the order of the data;
+    both are then the same for every grid point and candidate. A stream has no order to begin
+    anew: each seed takes its next batches, which all grid points share. The run is compiled
+    once. Data on the device travels as indices for all rounds at once, streamed data in chunks
+    of rounds.
 
     Args:
       problem: what is trained.

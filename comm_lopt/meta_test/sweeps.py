@@ -11,7 +11,7 @@ import numpy as np
 
 from comm_lopt.checks import nearest_name
 from comm_lopt.meta_test.problem import Candidate, Problem
-from comm_lopt.meta_test.run import Curves, run
+from comm_lopt.meta_test.runs import Curves, run
 from comm_lopt.optimizers.registry import optimizer_entry
 
 __all__ = ["SweepResult", "grid_points", "sweep"]
