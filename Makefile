@@ -1,6 +1,7 @@
 # make quickstart   meta-trains an optimizer on the bundled digits and compares it (5 minutes)
 # make test         lint, types and tests
 # make install      the virtual environment alone
+# make docs         the documentation, into site/
 # PYTHON=python3.12 picks another interpreter; remove .venv to change it.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 OUT ?= runs/quickstart
 UPSTREAM := learned-optimization==0.0.1
 
-.PHONY: install quickstart test lint types clean
+.PHONY: install quickstart test lint types docs clean
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -25,6 +26,10 @@ lint: $(VENV)/.test
 
 types: $(VENV)/.test
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	$(PIP) install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV) build *.egg-info

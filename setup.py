@@ -11,6 +11,7 @@ TEST = [
     "ruff>=0.6",
     "mypy>=1.11",
 ]
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 
 setup(
     name="comm-lopt",
@@ -49,7 +50,7 @@ setup(
         "tqdm>=4.66",
         "typing_extensions>=4.10",  # upstream imports it
     ],
-    extras_require={"tfds": TFDS, "test": TEST},
+    extras_require={"tfds": TFDS, "test": TEST, "docs": DOCS},
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
