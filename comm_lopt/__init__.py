@@ -7,6 +7,8 @@ from comm_lopt import meta_test, meta_train
 from comm_lopt.config import GIN_DIR, load_config, shipped_gin_files
 from comm_lopt.data.device import DeviceDatasets, IndexSampler
 from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.fashion_mnist import fashion_mnist_datasets, find_fashion_mnist
+from comm_lopt.data.idx import DataError, read_idx
 from comm_lopt.optimizers.ada_features import AdaFeatures
 from comm_lopt.optimizers.averaging import LocalSGD
 from comm_lopt.optimizers.data_parallel import DataParallelAdam, DataParallelSGD
@@ -18,7 +20,13 @@ from comm_lopt.optimizers.slowmo import SlowMo
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
-from comm_lopt.tasks.image_mlp import ImageMLPTask, digits_mlp
+from comm_lopt.tasks.digits import digits_mlp
+from comm_lopt.tasks.fashion_mnist import (
+    fashion_mnist_conv,
+    fashion_mnist_mlp,
+    fashion_mnist_mlp8,
+)
+from comm_lopt.tasks.image_classification import ImageClassificationTask
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_round import RoundOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
@@ -33,11 +41,12 @@ __all__ = [
     "OPTIMIZERS",
     "TASKS",
     "AdaFeatures",
+    "DataError",
     "DataParallelAdam",
     "DataParallelSGD",
     "DataParallelTaskFamily",
     "DeviceDatasets",
-    "ImageMLPTask",
+    "ImageClassificationTask",
     "IndexSampler",
     "LAgg",
     "LAggA",
@@ -54,6 +63,11 @@ __all__ = [
     "ThetaError",
     "digits_datasets",
     "digits_mlp",
+    "fashion_mnist_conv",
+    "fashion_mnist_datasets",
+    "fashion_mnist_mlp",
+    "fashion_mnist_mlp8",
+    "find_fashion_mnist",
     "load_config",
     "load_theta",
     "local_round",
@@ -63,6 +77,7 @@ __all__ = [
     "meta_test",
     "meta_train",
     "optimizer_entry",
+    "read_idx",
     "save_theta",
     "shipped_gin_files",
     "task_entry",

@@ -87,3 +87,29 @@ def assert_trees_equal(actual, expected):
     assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def write_fashion_mnist(folder, num_train, num_test, size=28, labels=(), num_labels=None):
+    """Writes four IDX files like Fashion-MNIST's; returns all images and labels.
+
+    Args:
+      folder: where.
+      num_train: training images.
+      num_test: test images.
+      size: pixels along a side.
+      labels: the first labels; the others are random.
+      num_labels: labels in the training file, if not one an image.
+    """
+    rng = np.random.default_rng(0)
+    total = num_train + num_test
+    all_images = rng.integers(0, 256, (total, size, size)).astype(np.uint8)
+    all_labels = rng.integers(0, 10, total).astype(np.uint8)
+    all_labels[: len(labels)] = labels
+    parts = {"train": slice(0, num_train), "t10k": slice(num_train, total)}
+    for name, part in parts.items():
+        for kind, array in (("images-idx3", all_images[part]), ("labels-idx1", all_labels[part])):
+            if kind == "labels-idx1" and name == "train":
+                array = array[:num_labels]
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return all_images, all_labels

@@ -10,7 +10,8 @@ from comm_lopt.config import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _clean_gin():
+def _clean_gin(small_fashion_mnist, monkeypatch):
+    monkeypatch.setenv("COMM_LOPT_DATA", str(small_fashion_mnist))
     yield
     gin.clear_config()
 

@@ -60,6 +60,10 @@ def test_every_optimizer_is_in_the_table():
     assert all(f"`{name}`" in TEXT for name in comm_lopt.OPTIMIZERS)
 
 
+def test_every_task_is_in_the_table():
+    assert all(f"`{name}`" in TEXT for name in comm_lopt.TASKS)
+
+
 def test_named_files_exist():
     linked = re.findall(r"\]\(((?!http)[^)]+)\)", TEXT)
     assert linked

@@ -12,7 +12,7 @@ from comm_lopt.meta_test.problem import Problem, baseline, learned
 from comm_lopt.meta_test.runs import run
 from comm_lopt.optimizers.lagg import LAggA
 from comm_lopt.optimizers.lopt import LOptA
-from comm_lopt.tasks.image_mlp import digits_mlp
+from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.upstream import single_task_to_family
 

@@ -9,7 +9,7 @@ from comm_lopt.meta_test.problem import Problem, baseline
 from comm_lopt.meta_test.runs import Curves, run
 from comm_lopt.meta_test.sweeps import grid_points, sweep
 from comm_lopt.optimizers.registry import OPTIMIZERS
-from comm_lopt.tasks.image_mlp import digits_mlp
+from comm_lopt.tasks.digits import digits_mlp
 
 
 @pytest.fixture(scope="module")

@@ -1,49 +1,48 @@
-"""Multilayer perceptrons that classify images."""
+"""Image classification by any network, on data that lives on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
-import gin
 import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
 
-from comm_lopt.checks import require_at_least_one
 from comm_lopt.data.device import DeviceDatasets
-from comm_lopt.data.digits import digits_datasets
-from comm_lopt.upstream import Task, TaskFamily, single_task_to_family
+from comm_lopt.upstream import Task
 
-__all__ = ["ImageMLPTask", "digits_mlp"]
+__all__ = ["ImageClassificationTask"]
 
 PyTree = Any
 
 
-class ImageMLPTask(Task):
-    """Softmax cross-entropy of an MLP with ReLU on flattened images scaled to [0, 1].
+class ImageClassificationTask(Task):
+    """Softmax cross-entropy of a network on images scaled to [0, 1].
 
     Batches are indices into device-resident data; the images are gathered inside the loss.
 
     Args:
-      datasets: images and labels; `extra_info` has `num_classes` and `largest_value`.
-      hidden_sizes: widths of the hidden layers.
+      datasets: images [N, S, S, C] and labels; `extra_info` has `num_classes` and
+        `largest_value`.
+      network: a Haiku function of images [B, S, S, C] and the number of classes, that returns
+        logits [B, classes]; without model state.
       name: the task's name.
-
-    Raises:
-      ValueError: a width below 1.
     """
 
-    def __init__(self, datasets: DeviceDatasets, hidden_sizes: Sequence[int], name: str):
-        for size in hidden_sizes:
-            require_at_least_one("hidden_sizes", size, "hidden units")
+    def __init__(
+        self,
+        datasets: DeviceDatasets,
+        network: Callable[[jax.Array, int], jax.Array],
+        name: str,
+    ):
         self.datasets = datasets
         self._name = name
         self._num_classes: int = datasets.extra_info["num_classes"]
         self._largest_value: int = datasets.extra_info["largest_value"]
         self._model: Any = hk.without_apply_rng(
-            hk.transform(lambda x: hk.nets.MLP([*hidden_sizes, self._num_classes])(x))
+            hk.transform(lambda images: network(images, self._num_classes))
         )
 
     @property
@@ -75,20 +74,4 @@ class ImageMLPTask(Task):
         return jnp.clip(jnp.nan_to_num(loss, nan=jnp.inf), 0.0, 1.5 * chance)
 
     def _inputs(self, images: jax.Array) -> jax.Array:
-        flat = images.reshape(images.shape[0], -1)
-        return flat.astype(jnp.float32) / self._largest_value
-
-
-@gin.configurable(module="comm_lopt")
-def digits_mlp(
-    hidden_sizes: Sequence[int] = (32,), datasets: DeviceDatasets | None = None
-) -> TaskFamily:
-    """An MLP 64-32-10 on scikit-learn's 8×8 digits.
-
-    Args:
-      hidden_sizes: widths of the hidden layers.
-      datasets: `digits_datasets()` with its gin bindings if None.
-    """
-    if datasets is None:
-        datasets = digits_datasets()
-    return single_task_to_family(ImageMLPTask(datasets, hidden_sizes, "digits_mlp"))
+        return images.astype(jnp.float32) / self._largest_value

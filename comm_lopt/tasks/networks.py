@@ -1,0 +1,57 @@
+"""Haiku networks from images [B, S, S, C] to logits [B, classes]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+
+from comm_lopt.checks import require_at_least_one
+
+__all__ = ["convnet", "mlp"]
+
+Network = Callable[[jax.Array, int], jax.Array]
+
+
+def mlp(hidden_sizes: Sequence[int]) -> Network:
+    """A multilayer perceptron with ReLU on flattened images.
+
+    Args:
+      hidden_sizes: widths of the hidden layers.
+
+    Raises:
+      ValueError: a width below 1.
+    """
+    for size in hidden_sizes:
+        require_at_least_one("hidden_sizes", size, "hidden units")
+
+    def network(images: jax.Array, num_classes: int) -> jax.Array:
+        return hk.nets.MLP([*hidden_sizes, num_classes])(images.reshape(images.shape[0], -1))
+
+    return network
+
+
+def convnet(channels: Sequence[int]) -> Network:
+    """3×3 convolutions with ReLU, the first with stride 2, then the mean over positions.
+
+    The architecture of upstream's `Conv_*` tasks, such as `Conv_Cifar10_32x64x64`.
+
+    Args:
+      channels: channels of each convolution.
+
+    Raises:
+      ValueError: no convolution, or one of less than 1 channel.
+    """
+    if not channels:
+        raise ValueError("channels=(): a convnet has at least one convolution; pass (32, 64, 64).")
+    for size in channels:
+        require_at_least_one("channels", size, "channels")
+
+    def network(images: jax.Array, num_classes: int) -> jax.Array:
+        for layer, size in enumerate(channels):
+            images = jax.nn.relu(hk.Conv2D(size, 3, stride=1 if layer else 2)(images))
+        return hk.Linear(num_classes)(jnp.mean(images, axis=(1, 2)))
+
+    return network
