@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import pathlib
 import zlib
@@ -56,9 +57,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     if len(content) < start:
         raise DataError(f"{path} ends inside its header; fetch it anew.")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
-    expected = 1
-    for size in shape:
-        expected *= size
+    expected = math.prod(shape)
     if len(content) - start != expected:
         raise DataError(
             f"{path} says it has shape {list(shape)}, {expected} values, and holds "

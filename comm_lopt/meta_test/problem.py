@@ -8,8 +8,8 @@ from typing import Any
 
 import optax
 
-from comm_lopt.checks import nearest_name, require_at_least_one
-from comm_lopt.optimizers.registry import OPTIMIZERS, optimizer_entry
+from comm_lopt.checks import require_at_least_one
+from comm_lopt.optimizers.registry import OPTIMIZERS, optimizer_entry, require_hparam
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
@@ -117,10 +117,7 @@ def baseline(name: str, **hparams: Any) -> Candidate:
             f"{name} is learned: it runs with a theta; meta-train one and pass its folder."
         )
     for hparam in hparams:
-        if hparam not in entry.grid:
-            raise ValueError(
-                f"{name} has no hyperparameter {hparam!r}; {nearest_name(hparam, entry.grid)}"
-            )
+        require_hparam(name, hparam)
     defaults = {LOCAL_LEARNING_RATE: 0.1} if LOCAL_LEARNING_RATE in entry.grid else {}
     return Candidate(name, entry.make, {**defaults, **hparams}, entry.kind)
 

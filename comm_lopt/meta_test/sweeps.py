@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from comm_lopt.checks import nearest_name
 from comm_lopt.meta_test.problem import Candidate, Problem
 from comm_lopt.meta_test.runs import Curves, run
-from comm_lopt.optimizers.registry import optimizer_entry
+from comm_lopt.optimizers.registry import optimizer_entry, require_hparam
 
 __all__ = ["SweepResult", "grid_points", "sweep"]
 
@@ -84,14 +82,10 @@ def sweep(
     Raises:
       ValueError: a hyperparameter that the optimizer does not have, or one without values.
     """
-    known: Mapping[str, Any] = optimizer_entry(candidate.name).grid
     if grid is None:
-        grid = known
+        grid = optimizer_entry(candidate.name).grid
     for name, values in grid.items():
-        if name not in known:
-            raise ValueError(
-                f"{candidate.name} has no hyperparameter {name!r}; {nearest_name(name, known)}"
-            )
+        require_hparam(candidate.name, name)
         if not values:
             raise ValueError(f"the grid gives {name} no values; give it at least one.")
     points = grid_points(grid)

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from comm_lopt.checks import require_choice
+from comm_lopt.checks import nearest_name, require_choice
 from comm_lopt.optimizers.averaging import LocalSGD
 from comm_lopt.optimizers.data_parallel import DataParallelAdam, DataParallelSGD
 from comm_lopt.optimizers.lagg import LAgg, LAggA
 from comm_lopt.optimizers.lopt import LOpt, LOptA
 from comm_lopt.optimizers.slowmo import SlowMo
 
-__all__ = ["OPTIMIZERS", "OptimizerEntry", "optimizer_entry"]
+__all__ = ["OPTIMIZERS", "OptimizerEntry", "optimizer_entry", "require_hparam"]
 
 # Grids of Joseph et al. 2025, SlowMo's thinned to what one vectorised sweep holds comfortably,
 # learning rates extended upwards so that small problems do not end at the edge.
@@ -85,3 +85,10 @@ def optimizer_entry(name: str) -> OptimizerEntry:
       ValueError: no optimizer of that name; the nearest known name is suggested.
     """
     return OPTIMIZERS[require_choice("optimizer", name, OPTIMIZERS)]
+
+
+def require_hparam(name: str, hparam: str) -> None:
+    """Raises ValueError, with the nearest known one, unless optimizer `name` has `hparam`."""
+    known = optimizer_entry(name).grid
+    if hparam not in known:
+        raise ValueError(f"{name} has no hyperparameter {hparam!r}; {nearest_name(hparam, known)}")
