@@ -1,17 +1,21 @@
 # make quickstart   meta-trains an optimizer on the bundled digits and compares it (5 minutes)
-# make test         lint, types and tests
+# make test         lint, types and tests, those with TensorFlow Datasets included
+# make test-tfds    these alone; they have an environment of their own (a download of 600 MB)
 # make install      the virtual environment alone
 # make docs         the documentation, into site/
-# PYTHON=python3.12 picks another interpreter; remove .venv to change it.
+# PYTHON=python3.12 picks another interpreter; remove .venv and .venv-tfds to change it.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+TFDS_VENV := .venv-tfds
+TFDS_PIP := $(TFDS_VENV)/bin/python -m pip --disable-pip-version-check
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comm_lopt needs Python 3.11 or newer; run make PYTHON=python3.12")'
 OUT ?= runs/quickstart
 UPSTREAM := learned-optimization==0.0.1
 
-.PHONY: install quickstart test lint types docs clean
+.PHONY: install quickstart test test-tfds lint types docs clean
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -19,6 +23,10 @@ quickstart: $(VENV)/.installed
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --durations 10
+	$(MAKE) test-tfds
+
+test-tfds: $(TFDS_VENV)/.test
+	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -32,10 +40,10 @@ docs: $(VENV)/.installed
 	$(BIN)/mkdocs build
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(TFDS_VENV) build *.egg-info
 
 $(VENV)/.installed: setup.py constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comm_lopt needs Python 3.11 or newer; run make PYTHON=python3.12")'
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --constraint constraints.txt --editable .
 	$(PIP) install --quiet --no-deps $(UPSTREAM)
@@ -43,4 +51,11 @@ $(VENV)/.installed: setup.py constraints.txt
 
 $(VENV)/.test: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(TFDS_VENV)/.test: setup.py constraints.txt
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(TFDS_VENV)
+	$(TFDS_PIP) install --quiet --constraint constraints.txt --editable '.[test,tfds]'
+	$(TFDS_PIP) install --quiet --no-deps $(UPSTREAM)
 	touch $@

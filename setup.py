@@ -4,7 +4,13 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TFDS = ["tensorflow>=2.16", "tensorflow-datasets>=4.9", "tensorboard>=2.16", "importlib_resources"]
+TFDS = [
+    # Not tensorflow-cpu: beside a TensorFlow that is there already it would overwrite its files.
+    "tensorflow>=2.16",
+    "tensorflow-datasets>=4.9",  # holds the data sets of upstream's own tasks
+    "tensorboard>=2.16",  # upstream's summaries go through Flax, which asks for it
+    "importlib_resources",  # TFDS imports it, and declares it for old Pythons alone
+]
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",  # the suite uses both cores
@@ -37,6 +43,7 @@ setup(
         "chex>=0.1.86",
         "dm-haiku>=0.0.13",
         "drjax>=0.1.4",  # maps workers, with or without a mesh
+        "filelock>=3.12",  # one process prepares a data set at a time
         "flax>=0.10",
         "gin-config>=0.5",
         "jax>=0.7",

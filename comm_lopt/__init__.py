@@ -5,10 +5,22 @@ from comm_lopt import upstream  # isort: skip
 
 from comm_lopt import meta_test, meta_train
 from comm_lopt.config import GIN_DIR, load_config, shipped_gin_files
-from comm_lopt.data.device import DeviceDatasets, IndexSampler
+from comm_lopt.data.cifar import cifar10_datasets, cifar100_datasets
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.device import DeviceDatasets
 from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.examples import LabelledExamples, TextWindows
 from comm_lopt.data.fashion_mnist import fashion_mnist_datasets, find_fashion_mnist
-from comm_lopt.data.idx import DataError, read_idx
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.idx import read_idx
+from comm_lopt.data.idx_folder import idx_folder_datasets
+from comm_lopt.data.imagenet import imagenet_datasets
+from comm_lopt.data.mixed import MixedDatasets
+from comm_lopt.data.npz import npz_datasets
+from comm_lopt.data.partition import DirichletParts, IIDParts
+from comm_lopt.data.samplers import IndexSampler, WindowSampler
+from comm_lopt.data.streams import StreamDatasets
+from comm_lopt.data.text import lm1b_datasets, python_topics_datasets, text_file_datasets
 from comm_lopt.optimizers.ada_features import AdaFeatures
 from comm_lopt.optimizers.averaging import LocalSGD
 from comm_lopt.optimizers.data_parallel import DataParallelAdam, DataParallelSGD
@@ -19,6 +31,7 @@ from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_
 from comm_lopt.optimizers.slowmo import SlowMo
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
+from comm_lopt.tasks.cifar import cifar10_conv, cifar10_mlp, cifar100_conv, cifar100_mlp
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.fashion_mnist import (
@@ -27,10 +40,25 @@ from comm_lopt.tasks.fashion_mnist import (
     fashion_mnist_mlp8,
 )
 from comm_lopt.tasks.image_classification import ImageClassificationTask
+from comm_lopt.tasks.imagenet import (
+    imagenet_conv,
+    imagenet_deit,
+    imagenet_mlp,
+    imagenet_resnet,
+)
+from comm_lopt.tasks.language import lm1b_transformer, transformer_lm
+from comm_lopt.tasks.language_modelling import LanguageModellingTask
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_round import RoundOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.tasks.networks.convnet import convnet
+from comm_lopt.tasks.networks.mlp import mlp
+from comm_lopt.tasks.networks.resnet import resnet
+from comm_lopt.tasks.networks.transformer import transformer
+from comm_lopt.tasks.networks.vit import vit
 from comm_lopt.tasks.registry import TASKS, TaskEntry, task_entry
+from comm_lopt.tasks.sampled_mlp import SampledMLPFamily, sampled_mlp
+from comm_lopt.tasks.supervised import SupervisedTask
 from comm_lopt.theta import ThetaError, load_theta, save_theta
 from comm_lopt.versions import versions
 
@@ -46,21 +74,39 @@ __all__ = [
     "DataParallelSGD",
     "DataParallelTaskFamily",
     "DeviceDatasets",
+    "DirichletParts",
+    "ExampleDatasets",
+    "IIDParts",
     "ImageClassificationTask",
     "IndexSampler",
     "LAgg",
     "LAggA",
     "LOpt",
     "LOptA",
+    "LabelledExamples",
+    "LanguageModellingTask",
     "LocalSGD",
     "LocalSGDTaskFamily",
+    "MixedDatasets",
     "MomentumFeatures",
     "OptimizerEntry",
     "RoundOutput",
     "RoundState",
+    "SampledMLPFamily",
     "SlowMo",
+    "StreamDatasets",
+    "SupervisedTask",
     "TaskEntry",
+    "TextWindows",
     "ThetaError",
+    "WindowSampler",
+    "cifar10_conv",
+    "cifar10_datasets",
+    "cifar10_mlp",
+    "cifar100_conv",
+    "cifar100_datasets",
+    "cifar100_mlp",
+    "convnet",
     "digits_datasets",
     "digits_mlp",
     "fashion_mnist_conv",
@@ -68,6 +114,14 @@ __all__ = [
     "fashion_mnist_mlp",
     "fashion_mnist_mlp8",
     "find_fashion_mnist",
+    "idx_folder_datasets",
+    "imagenet_conv",
+    "imagenet_datasets",
+    "imagenet_deit",
+    "imagenet_mlp",
+    "imagenet_resnet",
+    "lm1b_datasets",
+    "lm1b_transformer",
     "load_config",
     "load_theta",
     "local_round",
@@ -76,12 +130,21 @@ __all__ = [
     "markdown_table",
     "meta_test",
     "meta_train",
+    "mlp",
+    "npz_datasets",
     "optimizer_entry",
+    "python_topics_datasets",
     "read_idx",
+    "resnet",
+    "sampled_mlp",
     "save_theta",
     "shipped_gin_files",
     "task_entry",
+    "text_file_datasets",
+    "transformer",
+    "transformer_lm",
     "upstream",
     "versions",
+    "vit",
     "write_report",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `comm-lopt meta-train | meta-test | sweep | tasks | optimizers`."""
+"""The command line: `comm-lopt meta-train | meta-test | sweep | tasks | optimizers | data`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import comm_lopt
 from comm_lopt import meta_test, meta_train
+from comm_lopt.cli_data import add_data_flags, run_data
 from comm_lopt.config import load_config, shipped_gin_files
 from comm_lopt.meta_test.problem import LOCAL_LEARNING_RATE, Candidate
 from comm_lopt.meta_test.results import claim_out_dir
@@ -125,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "tasks", _tasks, "list the tasks and the gin files that ship")
     _command(commands, "optimizers", _optimizers, "list the global optimizers and their grids")
+    data = _command(commands, "data", run_data, "list the sources of data, or prepare one")
+    add_data_flags(data)
     return parser
 
 
@@ -185,6 +188,8 @@ def _meta_test(arguments: argparse.Namespace) -> None:
     folder = claim_out_dir(arguments.out_dir)
     _load_config(arguments)
     problem = meta_test.meta_test_problem()
+    if problem.part_sizes() is not None:
+        print(f"training examples of each worker: {problem.part_sizes()}")
     candidates = [_from_theta(spec) for spec in arguments.theta]
     candidates += [_from_sweep(path) for path in arguments.tuned]
     candidates += [_from_spec(spec) for spec in arguments.optimizer]
@@ -234,8 +239,11 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 def _tasks(arguments: argparse.Namespace) -> None:
     del arguments
+    columns = "{:<22} {:<22} {:>11}  {:<54} {}"
+    print(columns.format("task", "data", "parameters", "network", "in the paper"))
     for name, entry in comm_lopt.TASKS.items():
-        print(f"{name:<20} {entry.summary:<24} {entry.data}")
+        size = f"{entry.num_parameters:,}"
+        print(columns.format(name, entry.data, size, entry.summary, entry.paper).rstrip())
     print("\ngin files (for --config_file and include):")
     for file in shipped_gin_files():
         print(f"  {file}")

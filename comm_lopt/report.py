@@ -21,9 +21,11 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     header = ["optimizer", "final train loss"]
     targets = list(results["targets"])
     header += [f"rounds (of {rounds}) to {_target_label(target)}" for target in targets]
-    header += ["held-out loss", "held-out accuracy", "KB per round", "hyperparameters"]
-    rows = [header, ["---"] * len(header)]
     optimizers = results["optimizers"]
+    in_bits = any("bits_per_byte" in entry["heldout"] for entry in optimizers.values())
+    header += ["held-out loss", *["held-out bits per byte"] * in_bits, "held-out accuracy"]
+    header += ["KB per round", "hyperparameters"]
+    rows = [header, ["---"] * len(header)]
     for name in sorted(optimizers, key=lambda n: _sort_key(optimizers[n])):
         entry = optimizers[name]
         diverged = len(entry["diverged_seeds"])
@@ -31,8 +33,10 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         note = f" ({diverged} of {len(results['seeds'])} seeds diverged)" if diverged else ""
         row = [name, loss + note]
         row += [str(entry["rounds_to"][target] or "not reached") for target in targets]
+        row.append(_figure(entry["heldout"]["loss"], "{:.4g}"))
+        if in_bits:
+            row.append(_figure(entry["heldout"].get("bits_per_byte"), "{:.3f}"))
         row += [
-            _figure(entry["heldout"]["loss"], "{:.4g}"),
             _figure(entry["heldout"]["accuracy"], "{:.1%}", missing="-"),
             f"{entry['bytes_per_round_per_worker'] / 1000:.1f}",
             ", ".join(f"{key}={value:g}" for key, value in entry["hparams"].items()) or "none",

@@ -1,14 +1,19 @@
 """What all tests share: strict promotion of types and ranks, and small tasks."""
 
+import importlib.util
 import pathlib
 from collections.abc import Iterator
 
 import jax
 import pytest
-from small_tasks import write_fashion_mnist
+from small_data import write_data_folder
 
 # Before any test imports `learned_optimization`, which needs it to be importable.
 import comm_lopt
+
+# Its tests need the extra [tfds].
+TFDS_TESTS = pathlib.Path(__file__).parent / "tfds"
+HAS_TFDS = all(map(importlib.util.find_spec, ("tensorflow", "tensorflow_datasets")))
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -31,16 +36,20 @@ def real_fashion_mnist() -> pathlib.Path:
 
 
 @pytest.fixture(scope="session")
-def small_fashion_mnist(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A data folder for COMM_LOPT_DATA with a made-up Fashion-MNIST of 2,000 images."""
-    folder = tmp_path_factory.mktemp("data")
-    (folder / "fashion_mnist").mkdir()
-    write_fashion_mnist(folder / "fashion_mnist", num_train=1500, num_test=500)
+def small_data_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder for COMM_LOPT_DATA with every data set in it, small and made up. Read only."""
+    folder = tmp_path_factory.mktemp("every_data_set")
+    write_data_folder(folder)
     return folder
 
 
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Leaves out the tests that need TFDS where it is not installed."""
+    return True if not HAS_TFDS and TFDS_TESTS in collection_path.parents else None
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says loudly which data the tests had to do without."""
+    """Says loudly which data and which libraries the tests had to do without."""
     reasons = {
         report.longrepr[2]
         for report in terminalreporter.stats.get("skipped", [])
@@ -49,3 +58,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason in reasons:
         terminalreporter.section("NOT TESTED ON REAL DATA", sep="!", red=True)
         terminalreporter.line(reason)
+    if not HAS_TFDS and _asked_for(TFDS_TESTS, terminalreporter.config):
+        terminalreporter.section("NOT TESTED WITH TENSORFLOW DATASETS", sep="!", red=True)
+        terminalreporter.line(
+            'tests/tfds is left out here; it needs pip install "comm-lopt[tfds]", and '
+            "`make test-tfds` runs it in an environment of its own."
+        )
+
+
+def _asked_for(folder: pathlib.Path, config: pytest.Config) -> bool:
+    """Whether what pytest was told to run has the tests in `folder` in it."""
+    start = config.invocation_params.dir
+    asked = [(start / argument.partition("::")[0]).resolve() for argument in config.args]
+    return any(path == folder or path in folder.parents or folder in path.parents for path in asked)

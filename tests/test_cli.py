@@ -28,7 +28,7 @@ SMALL_TRAINING = [
     )
     for flag in ("--gin_bindings", binding)
 ]
-COMMANDS = ["meta-train", "meta-test", "sweep", "tasks", "optimizers"]
+COMMANDS = ["meta-train", "meta-test", "sweep", "tasks", "optimizers", "data"]
 
 
 @pytest.fixture(autouse=True)
@@ -106,6 +106,9 @@ def test_tasks_lists_tasks_and_gin_files(capsys):
     printed = capsys.readouterr().out
     for name in (*comm_lopt.TASKS, *comm_lopt.shipped_gin_files()):
         assert name in printed
+    for entry in comm_lopt.TASKS.values():
+        for column in (entry.data, f"{entry.num_parameters:,}", entry.summary, entry.paper):
+            assert column in printed
 
 
 def test_optimizers_lists_them_with_their_grids(capsys):

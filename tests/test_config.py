@@ -10,8 +10,8 @@ from comm_lopt.config import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def _clean_gin(small_fashion_mnist, monkeypatch):
-    monkeypatch.setenv("COMM_LOPT_DATA", str(small_fashion_mnist))
+def _clean_gin(small_data_folder, monkeypatch):
+    monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     yield
     gin.clear_config()
 
@@ -26,22 +26,30 @@ def test_there_are_gin_files_of_every_kind():
 
 
 @pytest.mark.parametrize("name", TASK_FILES)
-def test_shipped_task_file_gives_a_problem(name):
+def test_shipped_task_file_gives_a_problem(name, ordinary_promotion):
     comm_lopt.load_config([name])
     problem = meta_test.meta_test_problem()
     task = problem.task_family.sample_task(jax.random.PRNGKey(0))
     batch = next(problem.task_family.datasets.train)
-    params = task.init(jax.random.PRNGKey(0))
-    assert task.loss(params, jax.random.PRNGKey(0), batch).shape == ()
+
+    def first_loss(key):
+        params, state = task.init_with_state(key)
+        return task.loss_with_state(params, state, key, batch)[0]
+
+    assert jax.eval_shape(first_loss, jax.random.PRNGKey(0)).shape == ()
 
 
 def test_every_task_has_a_gin_file():
     assert {f"tasks/{name}.gin" for name in comm_lopt.TASKS} == set(TASK_FILES)
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_FILES)
-@pytest.mark.parametrize("task", TASK_FILES)
-def test_shipped_optimizer_file_meta_trains_on_every_task(name, task):
+# Every optimizer on one task, and one optimizer on every task.
+PAIRS = [("tasks/digits_mlp.gin", name) for name in OPTIMIZER_FILES]
+PAIRS += [(task, "optimizers/lagg_a.gin") for task in TASK_FILES if task != PAIRS[0][0]]
+
+
+@pytest.mark.parametrize(("task", "name"), PAIRS)
+def test_shipped_optimizer_file_meta_trains_on_shipped_task(task, name):
     comm_lopt.load_config([task, name, "meta_training.gin"], ["num_workers = 3", "num_tasks = 2"])
     (estimator,) = upstream.build_gradient_estimators(jax.random.PRNGKey(0), 1)
     family = upstream.task_family_of(estimator)

@@ -33,10 +33,14 @@ def test_python_example_runs(ordinary_promotion, capsys):
     assert re.search(r"meta-loss 2\.\d+", capsys.readouterr().out)
 
 
-def test_commands_run_one_after_another(ordinary_promotion, tmp_path, monkeypatch, capsys):
+def test_commands_run_one_after_another(
+    ordinary_promotion, small_data_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     assert [command.split()[1] for command in COMMANDS] == [
-        "meta-train", "sweep", "meta-test", "tasks", "optimizers",
+        "meta-train", "sweep", "meta-test", "tasks", "optimizers", "data",
+        "meta-train", "sweep", "meta-test",
     ]  # fmt: skip
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
@@ -47,7 +51,8 @@ def test_commands_run_one_after_another(ordinary_promotion, tmp_path, monkeypatc
                 arguments += ["--gin_bindings", binding]
         assert cli.main(arguments) == 0, capsys.readouterr().err
     gin.clear_config()
-    assert (tmp_path / "runs" / "comparison" / "results.json").exists()
+    for folder in ("comparison", "fashion_mnist_comparison"):
+        assert (tmp_path / "runs" / folder / "results.json").exists()
 
 
 def test_make_targets_exist():

@@ -37,6 +37,14 @@ def results():
     }
 
 
+def test_table_of_a_language_task_has_bits_per_byte(results):
+    assert "bits per byte" not in comm_lopt.markdown_table(results)
+    results["optimizers"]["LOptA"]["heldout"]["bits_per_byte"] = 2.3456
+    table = comm_lopt.markdown_table(results)
+    assert "| held-out bits per byte |" in table.splitlines()[0]
+    assert "| 2.346 |" in table
+
+
 def test_table_has_the_best_first_and_the_diverged_last(results):
     rows = comm_lopt.markdown_table(results).splitlines()
     assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == ["LOptA", "LocalSGD", "SlowMo"]

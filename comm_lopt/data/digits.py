@@ -6,17 +6,19 @@ import gin
 import numpy as np
 from sklearn.datasets import load_digits
 
-from comm_lopt.data.device import DeviceDatasets
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.images import LabelledImages, image_datasets
 
 __all__ = ["digits_datasets"]
 
 # 80 %, 5 %, 5 % and 10 % of the 1,797 images, in one fixed random order.
 _SPLIT_ENDS = {"train": 1437, "inner_valid": 1527, "outer_valid": 1617, "test": 1797}
 _SPLIT_SEED = 0
+_LARGEST_VALUE = 16
 
 
 @gin.configurable(module="comm_lopt")
-def digits_datasets(batch_size: int = 32, seed: int = 0) -> DeviceDatasets:
+def digits_datasets(batch_size: int = 32, seed: int = 0) -> ExampleDatasets:
     """Digits as uint8 images [N, 8, 8, 1] with values 0 to 16, and int32 labels [N].
 
     The splits are disjoint and always the same: 1,437 train, 90 inner_valid, 90 outer_valid,
@@ -36,8 +38,6 @@ def digits_datasets(batch_size: int = 32, seed: int = 0) -> DeviceDatasets:
     splits = {}
     start = 0
     for name, end in _SPLIT_ENDS.items():
-        splits[name] = {"image": images[start:end], "label": labels[start:end]}
+        splits[name] = LabelledImages(images[start:end], labels[start:end])
         start = end
-    return DeviceDatasets(
-        splits, batch_size, seed, extra_info={"num_classes": 10, "largest_value": 16}
-    )
+    return image_datasets(splits, 10, batch_size, seed, largest_value=_LARGEST_VALUE)

@@ -10,14 +10,17 @@ import zlib
 
 import numpy as np
 
-__all__ = ["DataError", "read_idx"]
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.images import LabelledImages, check_images
+
+__all__ = ["find_idx_files", "read_idx", "read_idx_images"]
 
 _UINT8 = 0x08
 _MAX_RANK = 8
-
-
-class DataError(ValueError):
-    """A data file that is not what it should be."""
+_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -64,3 +67,36 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
             f"{len(content) - start}; fetch it anew."
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def find_idx_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]] | None:
+    """Returns the files of images and labels by split ("train", "test"), or None.
+
+    They are named as MNIST's: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and so on,
+    with `.gz` or without.
+    """
+    found = {}
+    for split, names in _FILES.items():
+        candidates = [(folder / name, folder / f"{name}.gz") for name in names]
+        paths = [next((path for path in pair if path.is_file()), None) for pair in candidates]
+        if paths[0] is None or paths[1] is None:
+            return None
+        found[split] = (paths[0], paths[1])
+    return found
+
+
+def read_idx_images(
+    images_file: pathlib.Path,
+    labels_file: pathlib.Path,
+    num_classes: int | None = None,
+    image_shape: tuple[int, ...] | None = None,
+) -> LabelledImages:
+    """Reads a pair of IDX files; see `check_images`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      DataError: a file is corrupt, or the two do not fit.
+    """
+    where = f"{images_file} with {labels_file.name}"
+    images, labels = read_idx(images_file), read_idx(labels_file)
+    return check_images(where, images, labels, num_classes, image_shape)

@@ -1,38 +1,52 @@
-"""Where training stands in its data, so that a resumed run goes on with the next batch."""
+"""Where training stands in its data, so that a resumed run goes on with the next round."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from comm_lopt.data.device import SPLITS, IndexSampler
+from comm_lopt.data.examples import SPLITS
 from comm_lopt.data.rounds import RoundIterator
 from comm_lopt.upstream import Datasets
 
-__all__ = ["positions", "restore_positions"]
+__all__ = ["part_sizes", "positions", "reseed", "restore_positions"]
 
 
 def positions(datasets: Datasets | None) -> dict[str, int]:
-    """Returns the number of batches drawn from each split whose order can be replayed.
+    """Returns the number of rounds drawn from each split whose order can be replayed.
 
-    Splits of device-resident data can; other iterators (streams) have no position to save.
+    Those of comm_lopt's data sets can; upstream's own iterators have no position to save.
     """
-    return {name: sampler.state for name, sampler in _samplers(datasets).items()}
+    return {name: rounds.state for name, rounds in _rounds(datasets).items()}
 
 
 def restore_positions(datasets: Datasets | None, saved: Mapping[str, int]) -> None:
     """Moves the splits of `datasets` to where `positions` found them."""
-    for name, sampler in _samplers(datasets).items():
-        sampler.state = saved[name]
+    for name, rounds in _rounds(datasets).items():
+        rounds.state = saved[name]
 
 
-def _samplers(datasets: Datasets | None) -> dict[str, IndexSampler]:
-    found: dict[str, IndexSampler] = {}
+def reseed(datasets: Datasets | None, number: int) -> None:
+    """Makes every split's order that of the `number`-th of several users of the same data.
+
+    The first (0) keeps the order that the data sets were made with.
+    """
+    if number:
+        for name, rounds in _rounds(datasets).items():
+            setattr(datasets, name, rounds.reseeded(number))
+
+
+def part_sizes(datasets: Datasets | None) -> list[int] | None:
+    """Number of training examples of each worker; None if all draw from all of them."""
+    rounds = _rounds(datasets).get("train")
+    return None if rounds is None else rounds.part_sizes()
+
+
+def _rounds(datasets: Datasets | None) -> dict[str, RoundIterator]:
     if datasets is None:
-        return found
-    for name in SPLITS:
-        source = datasets.split(name)
-        if isinstance(source, RoundIterator):
-            source = source.source
-        if isinstance(source, IndexSampler):
-            found[name] = source
-    return found
+        return {}
+    splits = {name: datasets.split(name) for name in SPLITS}
+    return {
+        name: rounds
+        for name, rounds in splits.items()
+        if isinstance(rounds, RoundIterator) and rounds.can_seek
+    }

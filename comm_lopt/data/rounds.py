@@ -2,53 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from comm_lopt.data.device import SPLITS, IndexSampler
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.examples import SPLITS
+from comm_lopt.data.partition import Partition
+from comm_lopt.data.samplers import BatchSource
+from comm_lopt.data.streams import ReadAhead
 from comm_lopt.upstream import Datasets
 
 __all__ = ["RoundIterator", "round_datasets"]
 
+PyTree = Any
+
 
 class RoundIterator(Iterator[Any]):
-    """Stacks K·H batches of an iterator to one tree of arrays [K, H, ...].
+    """Stacks K·H batches to one tree of arrays [K, H, ...].
 
     Args:
-      source: the inner iterator; all workers draw from it (the paper's setting).
+      source: the inner iterator, from which all workers draw, or one source for each worker.
       num_workers: K.
       num_local_steps: H.
+
+    Attributes:
+      state: number of rounds drawn; may be set if `can_seek`.
+      can_seek: whether rounds can be asked for by number. Upstream's own iterators cannot.
     """
 
-    def __init__(self, source: Iterator[Any], num_workers: int, num_local_steps: int):
+    def __init__(
+        self,
+        source: Iterator[Any] | Sequence[BatchSource],
+        num_workers: int,
+        num_local_steps: int,
+    ):
         self.source = source
         self._leading = (num_workers, num_local_steps)
+        self.state = 0
+        first = source[0] if isinstance(source, Sequence) else source
+        self.can_seek = isinstance(first, BatchSource)
+        self._ahead = ReadAhead(self.round) if getattr(first, "reads_ahead", False) else None
 
-    def __next__(self) -> Any:
-        count = self._leading[0] * self._leading[1]
-        if isinstance(self.source, IndexSampler):
-            # One slice of the epoch's order instead of K·H calls.
-            stacked = self.source.take(count)
+    def round(self, number: int) -> PyTree:
+        """Returns the batches of a round, by number: arrays [K, H, ...]."""
+        num_workers, num_local_steps = self._leading
+        if isinstance(self.source, Sequence):
+            parts = [s.batches(number * num_local_steps, num_local_steps) for s in self.source]
+            return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+        count = num_workers * num_local_steps
+        if isinstance(self.source, BatchSource):
+            stacked = self.source.batches(number * count, count)
         else:
             batches = [next(self.source) for _ in range(count)]
             stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
         return jax.tree.map(lambda leaf: leaf.reshape(self._leading + leaf.shape[1:]), stacked)
 
+    def __next__(self) -> PyTree:
+        if self._ahead is None:
+            batches = self.round(self.state)
+        else:
+            self._ahead.seek(self.state)
+            batches = next(self._ahead)
+        self.state += 1
+        return batches
+
+    def part_sizes(self) -> list[int] | None:
+        """Number of examples (of a text: positions) of each worker; None if all draw from all."""
+        if not isinstance(self.source, Sequence):
+            return None
+        return [source.size for source in self.source]
+
+    def reseeded(self, seed: int) -> RoundIterator:
+        """The rounds from the first on in the order of another seed.
+
+        What cannot be replayed (upstream's own iterators) goes on where it stands.
+        """
+        source = self.source
+        if isinstance(source, Sequence):
+            source = [s.reseeded(seed) for s in source]
+        elif isinstance(source, BatchSource):
+            source = source.reseeded(seed)
+        return RoundIterator(source, *self._leading)
+
 
 def round_datasets(
-    datasets: Datasets | None, num_workers: int, num_local_steps: int
+    datasets: Datasets | None,
+    num_workers: int,
+    num_local_steps: int,
+    partition: Partition | None = None,
 ) -> Datasets | None:
     """Returns data sets whose batches are those of a round, in every split.
 
-    Returns None if the inner family has no data (some synthetic tasks draw their own).
+    Args:
+      datasets: the inner ones; None gives None (some synthetic tasks draw their own).
+      num_workers: K.
+      num_local_steps: H.
+      partition: divides the training split among the workers; None lets all draw from all of
+        it. Held-out splits are never divided.
+
+    Raises:
+      TypeError: a partition of data that is not an `ExampleDatasets`.
+      ValueError: a worker's part is smaller than one batch.
     """
     if datasets is None:
         return None
+    sources: dict[str, Any] = {name: datasets.split(name) for name in SPLITS}
+    if partition is not None:
+        if not isinstance(datasets, ExampleDatasets):
+            raise TypeError(
+                f"partition={partition!r} of {type(datasets).__name__}: only comm_lopt's "
+                "DeviceDatasets and StreamDatasets can be divided; leave partition out."
+            )
+        sources["train"] = partition(datasets, num_workers)
     splits = {
-        name: RoundIterator(datasets.split(name), num_workers, num_local_steps) for name in SPLITS
+        name: RoundIterator(source, num_workers, num_local_steps)
+        for name, source in sources.items()
     }
     abstract = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((num_workers, num_local_steps, *leaf.shape), leaf.dtype),

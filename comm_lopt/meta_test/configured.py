@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gin
 
+from comm_lopt.data.partition import Partition
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.upstream import TaskFamily
 
@@ -17,8 +18,14 @@ def meta_test_problem(
     num_local_steps: int = gin.REQUIRED,
     num_rounds: int = gin.REQUIRED,
     heldout_split: str = "test",
+    partition: Partition | None = None,
 ) -> Problem:
     """See `Problem`; the local optimizer is `local_sgd` with its gin bindings."""
     return Problem(
-        task_family, num_workers, num_local_steps, num_rounds, heldout_split=heldout_split
+        task_family,
+        num_workers,
+        num_local_steps,
+        num_rounds,
+        heldout_split=heldout_split,
+        partition=partition,
     )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import optax
 
 from comm_lopt.checks import require_at_least_one
+from comm_lopt.data.partition import Partition
+from comm_lopt.data.rounds import RoundIterator, round_datasets
 from comm_lopt.optimizers.registry import OPTIMIZERS, optimizer_entry, require_hparam
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.local_optimizers import local_sgd
@@ -33,6 +35,7 @@ class Problem:
       num_rounds: T.
       local_opt: the local optimizer for a local learning rate γ.
       heldout_split: split on which the weights are evaluated.
+      partition: how the training examples are divided among the workers; None: not at all.
     """
 
     task_family: TaskFamily
@@ -41,6 +44,7 @@ class Problem:
     num_rounds: int
     local_opt: Callable[[Any], optax.GradientTransformation] = local_sgd
     heldout_split: str = "test"
+    partition: Partition | None = None
 
     def __post_init__(self) -> None:
         require_at_least_one("num_workers", self.num_workers, "workers")
@@ -51,6 +55,17 @@ class Problem:
                 f"task {self.task_family.name} has datasets=None: meta-testing draws a data "
                 "order per seed and evaluates on a held-out split; use a task with datasets."
             )
+
+    def rounds(self) -> RoundIterator:
+        """The training batches, round by round."""
+        datasets = round_datasets(
+            self.task_family.datasets, self.num_workers, self.num_local_steps, self.partition
+        )
+        return cast(Any, datasets).train
+
+    def part_sizes(self) -> list[int] | None:
+        """Number of training examples of each worker, or None without a partition."""
+        return self.rounds().part_sizes()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +109,8 @@ class Candidate:
             problem.num_local_steps,
             local_opt,
             self.worker_deltas,
+            problem.partition,
+            local_learning_rates=None,
         )
         if self.kind == "data_parallel":
             family = DataParallelTaskFamily.of(family)

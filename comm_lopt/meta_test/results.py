@@ -15,6 +15,7 @@ import numpy as np
 
 from comm_lopt.meta_test.problem import Candidate, Problem
 from comm_lopt.meta_test.runs import Curves
+from comm_lopt.upstream import Datasets
 from comm_lopt.versions import versions
 
 __all__ = [
@@ -89,7 +90,10 @@ def make_results(
     optimizers = {}
     for name, (candidate, curves) in runs.items():
         train_loss = curves.train_loss[0]
-        accuracy = curves.heldout_accuracy
+        metrics = {
+            name: _number(values[0, :, -1].mean())
+            for name, values in curves.heldout_metrics.items()
+        }
         optimizers[name] = {
             "hparams": dict(candidate.hparams),
             "train_loss": [_number(x) for x in train_loss.mean(0)],
@@ -101,7 +105,8 @@ def make_results(
             "heldout": {
                 "split": problem.heldout_split,
                 "loss": _number(curves.heldout_loss[0, :, -1].mean()),
-                "accuracy": None if accuracy is None else _number(accuracy[0, :, -1].mean()),
+                "accuracy": None,
+                **metrics,
             },
             "rounds_to": {
                 target: rounds_to(train_loss.mean(0), loss) for target, loss in targets.items()
@@ -109,12 +114,12 @@ def make_results(
             "bytes_per_round_per_worker": curves.bytes_per_round_per_worker,
             "seconds_per_round": curves.seconds_per_round,
         }
-    batch = problem.task_family.datasets.abstract_batch
     return {
         "task": problem.task_family.name,
         "num_workers": problem.num_workers,
         "num_local_steps": problem.num_local_steps,
-        "local_batch_size": _batch_size(batch),
+        "local_batch_size": _batch_size(problem.task_family.datasets),
+        "worker_parts": problem.part_sizes(),
         "num_rounds": problem.num_rounds,
         "seeds": list(seeds),
         "optimizers": optimizers,
@@ -166,7 +171,7 @@ def _curve_rows(name: str, seeds: Sequence[int], curves: Curves) -> list[list[An
         for t, loss in enumerate(curves.train_loss[0, s], start=1):
             heldout: list[Any] = ["", ""]
             if t in evaluated:
-                accuracy = curves.heldout_accuracy
+                accuracy = curves.heldout_metrics.get("accuracy")
                 heldout = [
                     float(curves.heldout_loss[0, s, evaluated[t]]),
                     "" if accuracy is None else float(accuracy[0, s, evaluated[t]]),
@@ -179,6 +184,10 @@ def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _batch_size(abstract_batch: Any) -> int | None:
-    leaves = jax.tree.leaves(abstract_batch)
+def _batch_size(datasets: Datasets) -> int | None:
+    """B, where the data sets say it."""
+    batch_size = getattr(datasets.train, "batch_size", None)
+    if batch_size is not None:
+        return int(batch_size)
+    leaves = jax.tree.leaves(datasets.abstract_batch)
     return int(leaves[0].shape[0]) if leaves and leaves[0].shape else None

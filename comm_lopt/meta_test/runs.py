@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.data.device import DeviceDatasets, IndexSampler
+from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.rounds import RoundIterator
 from comm_lopt.meta_test.problem import Candidate, Problem
 
@@ -22,8 +22,9 @@ PyTree = Any
 
 _MAX_EVALUATIONS = 20
 _HELDOUT_BATCH = 1000
-_HELDOUT_BATCHES_OF_A_STREAM = 8
-_MAX_BATCH_BYTES = 1 << 30
+_MAX_HELDOUT = 10_000
+_HELDOUT_BATCHES_OF_AN_ITERATOR = 8
+_MAX_CHUNK_BYTES = 1 << 28
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Curves:
       train_loss: [G, S, T], mean over workers and local steps.
       heldout_rounds: [E], rounds after which the held-out split was evaluated.
       heldout_loss: [G, S, E].
-      heldout_accuracy: [G, S, E], or None if the task reports none.
+      heldout_metrics: what else the task reports, such as "accuracy": by name, [G, S, E].
       seconds_per_round: wall time over G·S·T, compilation left out.
       bytes_per_round_per_worker: what a worker hands to a communication.
     """
@@ -42,7 +43,7 @@ class Curves:
     train_loss: np.ndarray
     heldout_rounds: np.ndarray
     heldout_loss: np.ndarray
-    heldout_accuracy: np.ndarray | None
+    heldout_metrics: Mapping[str, np.ndarray]
     seconds_per_round: float
     bytes_per_round_per_worker: int
 
@@ -68,11 +69,10 @@ def run(
 ) -> Curves:
     """Trains with `candidate` from every seed, at every grid point.
 
-    A seed decides the initial weights and, for data on the device, the order of the data;
-    both are then the same for every grid point and candidate. A stream has no order to begin
-    anew: each seed takes its next batches, which all grid points share. The run is compiled
-    once. Data on the device travels as indices for all rounds at once, streamed data in chunks
-    of rounds.
+    A seed decides the initial weights and the order of the data; both are the same for every
+    grid point and candidate. (Upstream's own iterators have no order to begin anew: there each
+    seed takes the next batches, which all grid points share.) A round is compiled once.
+    Batches go to the device in chunks of rounds; the next chunk is read while one is computed.
 
     Args:
       problem: what is trained.
@@ -93,7 +93,7 @@ def run(
         )
     candidate.check(problem)
     segment = _rounds_between_evaluations(problem.num_rounds)
-    data = _round_data(problem, seeds)
+    data = [problem.rounds().reseeded(seed) for seed in seeds]
     heldout = _heldout_batches(problem)
     points = {name: jnp.asarray([point[name] for point in grid], jnp.float32) for name in grid[0]}
     keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
@@ -107,7 +107,7 @@ def run(
 
     def advance(
         hparams: PyTree, key: jax.Array, carry: PyTree, first_round: jax.Array, batches: PyTree
-    ) -> tuple[PyTree, tuple]:
+    ) -> tuple[PyTree, jax.Array]:
         family, opt = candidate.build(problem, hparams)
         cfg, opt_state = carry
         task = family.task_fn(cfg)
@@ -122,49 +122,62 @@ def run(
             opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=opt_key)
             return opt_state, loss
 
-        def evaluate(params: PyTree, state: PyTree) -> tuple:
-            def one_batch(batch: PyTree) -> tuple:
-                loss, _, aux = task.inner.loss_with_state_and_aux(params, state, key, batch)
-                return loss, aux
+        numbers = first_round + jnp.arange(jax.tree.leaves(batches)[0].shape[0])
+        opt_state, losses = jax.lax.scan(one_round, opt_state, (numbers, batches))
+        return (cfg, opt_state), losses
 
-            return jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, heldout))
+    def evaluate(hparams: PyTree, key: jax.Array, carry: PyTree, heldout: PyTree) -> tuple:
+        family, opt = candidate.build(problem, hparams)
+        cfg, opt_state = carry
+        task = family.task_fn(cfg).inner
+        params, state = opt.get_params_state(opt_state)
 
-        def one_segment(opt_state: PyTree, inputs: tuple) -> tuple[PyTree, tuple]:
-            opt_state, losses = jax.lax.scan(one_round, opt_state, inputs)
-            heldout_loss, aux = evaluate(*opt.get_params_state(opt_state))
-            return opt_state, (losses, heldout_loss, aux.get("accuracy"))
+        def one_batch(batch: PyTree) -> tuple:
+            loss, _, aux = task.loss_with_state_and_aux(params, state, key, batch)
+            return loss, aux
 
-        segments = jax.tree.leaves(batches)[0].shape[0]
-        numbers = first_round + jnp.arange(segments * segment).reshape(segments, segment)
-        opt_state, outputs = jax.lax.scan(one_segment, opt_state, (numbers, batches))
-        return (cfg, opt_state), outputs
+        return jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, heldout))
 
-    start = _over_grid_and_seeds(start, (0, None), (None, 0), len(grid), grid_batch_size)
-    advance = _over_grid_and_seeds(
-        advance, (0, None, 0, None, None), (None, 0, 0, None, 0), len(grid), grid_batch_size
-    )
-    carry = jax.jit(start)(points, keys)
+    def mapped(function: Any, grid_axes: tuple, seed_axes: tuple) -> Any:
+        return jax.jit(
+            _over_grid_and_seeds(function, grid_axes, seed_axes, len(grid), grid_batch_size)
+        )
+
+    start_all = mapped(start, (0, None), (None, 0))
+    advance_all = mapped(advance, (0, None, 0, None, None), (None, 0, 0, None, 0))
+    evaluate_all = mapped(evaluate, (0, None, 0, None), (None, 0, 0, None))
+
+    carry = start_all(points, keys)
     number_of_bytes = _bytes_per_worker(candidate, problem)
-    compiled = None
-    seconds = 0.0
-    outputs = []
-    for first_round, batches in _chunks(data, problem.num_rounds, segment):
-        arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
-        if compiled is None:
-            compiled = jax.jit(advance).lower(*arguments).compile()
-        begin = time.perf_counter()
-        carry, output = jax.block_until_ready(compiled(*arguments))
-        seconds += time.perf_counter() - begin
-        outputs.append(output)
-    losses, heldout_loss, accuracy = jax.tree.map(
-        lambda *parts: np.concatenate([np.asarray(part) for part in parts], axis=2), *outputs
+    chunks = _chunks(data, problem.num_rounds, segment)
+    first_round, batches = next(chunks)
+    arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
+    advance_compiled = advance_all.lower(*arguments).compile()
+    evaluate_compiled = evaluate_all.lower(points, keys, carry, heldout).compile()
+    losses, evaluations = [], []
+    begin = time.perf_counter()
+    while batches is not None:
+        carry, loss = advance_compiled(
+            points, keys, carry, jnp.asarray(first_round, jnp.int32), batches
+        )
+        losses.append(loss)
+        done = first_round + loss.shape[-1]
+        if done % segment == 0:
+            evaluations.append(evaluate_compiled(points, keys, carry, heldout))
+        # The device is computing while the next batches are read.
+        first_round, batches = next(chunks, (done, None))
+        jax.block_until_ready(loss)
+    jax.block_until_ready(evaluations)
+    seconds = time.perf_counter() - begin
+    train_loss = np.concatenate([np.asarray(loss) for loss in losses], axis=2)
+    heldout_loss, metrics = jax.tree.map(
+        lambda *parts: np.stack([np.asarray(part) for part in parts], axis=2), *evaluations
     )
-    train_loss = losses.reshape(len(grid), len(seeds), problem.num_rounds)
     return Curves(
         train_loss=train_loss,
         heldout_rounds=np.arange(segment, problem.num_rounds + 1, segment),
         heldout_loss=heldout_loss,
-        heldout_accuracy=accuracy,
+        heldout_metrics=metrics,
         seconds_per_round=seconds / train_loss.size,
         bytes_per_round_per_worker=number_of_bytes,
     )
@@ -199,51 +212,39 @@ def _rounds_between_evaluations(num_rounds: int) -> int:
     return next(d for d in divisors if num_rounds // d <= _MAX_EVALUATIONS)
 
 
-def _round_data(problem: Problem, seeds: Sequence[int]) -> list[Iterator[Any]]:
-    """An iterator over the rounds' batches for each seed."""
-    train = problem.task_family.datasets.split("train")
-    sources = [train.reseeded(s) if isinstance(train, IndexSampler) else train for s in seeds]
-    return [RoundIterator(s, problem.num_workers, problem.num_local_steps) for s in sources]
-
-
 def _chunks(
-    data: list[Iterator[Any]], num_rounds: int, segment: int
+    data: list[RoundIterator], num_rounds: int, segment: int
 ) -> Iterator[tuple[int, PyTree]]:
-    """Yields (first round, batches [S, segments, rounds of a segment, K, H, ...])."""
+    """Yields (first round, batches [S, rounds, K, H, ...]), equal parts of a segment."""
 
-    def take(count: int) -> PyTree:
-        seeds = [[next(iterator) for _ in range(count)] for iterator in data]
-        stacked = [jax.tree.map(lambda *leaves: np.stack(leaves), *rounds) for rounds in seeds]
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *stacked)
+    def rounds(count: int) -> list[PyTree]:
+        return [
+            jax.tree.map(lambda *leaves: np.stack(leaves), *[next(r) for r in data])
+            for _ in range(count)
+        ]
 
-    done = 0
-    segments_a_chunk = 0
-    while done < num_rounds:
-        parts = [take(segment)]
-        if not segments_a_chunk:
-            size = sum(leaf.nbytes for leaf in jax.tree.leaves(parts))
-            total = num_rounds // segment
-            fitting = max(1, _MAX_BATCH_BYTES // size)
-            # Equal chunks, so that all run the one compiled program.
-            segments_a_chunk = max(d for d in range(1, min(fitting, total) + 1) if total % d == 0)
-        parts += [take(segment) for _ in range(segments_a_chunk - 1)]
-        yield done, jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *parts)
-        done += segments_a_chunk * segment
+    taken = rounds(1)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(taken))
+    fitting = max(1, _MAX_CHUNK_BYTES // size)
+    # Equal parts, so that all run the one compiled program.
+    length = max(d for d in range(1, min(fitting, segment) + 1) if segment % d == 0)
+    for first_round in range(0, num_rounds, length):
+        taken += rounds(length - len(taken))
+        yield first_round, jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *taken)
+        taken = []
 
 
 def _heldout_batches(problem: Problem) -> PyTree:
-    """Batches [N, B, ...] of the held-out split.
+    """Batches [N, B, ...] of the held-out split, B at most 1000.
 
-    Of data on the device the whole split, in equal batches of at most 1000 (up to 999
-    examples at the end that do not fill one are left out); of a stream the next 8 batches.
+    At most 10,000 examples, evenly spread over the split; what does not fill a last batch is
+    left out. Of upstream's own iterators the next 8 batches.
     """
     datasets = problem.task_family.datasets
-    if isinstance(datasets, DeviceDatasets):
-        indices = datasets.indices_of(problem.heldout_split)
-        size = min(_HELDOUT_BATCH, len(indices))
-        return jnp.asarray(indices[: len(indices) // size * size].reshape(-1, size))
+    if isinstance(datasets, ExampleDatasets):
+        return datasets.heldout(problem.heldout_split, _HELDOUT_BATCH, _MAX_HELDOUT)
     source = datasets.split(problem.heldout_split)
-    batches = [next(source) for _ in range(_HELDOUT_BATCHES_OF_A_STREAM)]
+    batches = [next(source) for _ in range(_HELDOUT_BATCHES_OF_AN_ITERATOR)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import gin
@@ -14,7 +16,7 @@ import optax
 
 from comm_lopt import upstream
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.positions import positions, restore_positions
+from comm_lopt.data.positions import part_sizes, positions, reseed, restore_positions
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.log import MetaTrainLog
 from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
@@ -49,6 +51,7 @@ def meta_train(
     train_log_dir: str | os.PathLike[str],
     num_meta_steps: int = gin.REQUIRED,
     num_estimators: int = 1,
+    task_families: Sequence[upstream.TaskFamily] | None = None,
     seed: int = 0,
     checkpoint_every: int = 100,
     keep_checkpoints: int = 3,
@@ -64,7 +67,11 @@ def meta_train(
     Args:
       train_log_dir: gets theta/, checkpoints/, metrics.csv, events and config.gin.
       num_meta_steps: meta-steps of the whole run.
-      num_estimators: gradient estimators whose gradients are averaged in each meta-step.
+      num_estimators: gradient estimators whose gradients are averaged in each meta-step; of
+        several task families, for each of them.
+      task_families: meta-train on a mixture: families (wrapped already, such as several
+        `LocalSGDTaskFamily`) that each get estimators of their own. None: the one family of
+        upstream's `sample_task_family_fn` binding.
       seed: of theta, tasks, perturbations.
       checkpoint_every: meta-steps from one checkpoint to the next.
       keep_checkpoints: how many of the newest stay.
@@ -91,11 +98,14 @@ def meta_train(
     key = jax.random.PRNGKey(seed)
     theta_key, estimator_key, state_key, key = jax.random.split(key, 4)
     learner = upstream.configured_gradient_learner(num_meta_steps)
-    estimators = upstream.build_gradient_estimators(estimator_key, num_estimators)
+    estimators = upstream.build_gradient_estimators(estimator_key, num_estimators, task_families)
     families = [upstream.task_family_of(estimator) for estimator in estimators]
     learned_opt = upstream.learned_opt_of(estimators[0])
-    for family in families:
+    for number, family in enumerate(families):
         check_fit(family, learned_opt)
+        _tell_parts(family, progress)
+        # Estimators of one family would otherwise all see the same batches.
+        reseed(family.datasets, number)
     folder.mkdir(parents=True, exist_ok=True)
 
     learner_state = learner.init(theta_key)
@@ -103,7 +113,7 @@ def meta_train(
     unrolls = [
         estimator.init_worker_state(weights, unroll_key)
         for estimator, unroll_key in zip(
-            estimators, jax.random.split(state_key, num_estimators), strict=True
+            estimators, jax.random.split(state_key, len(estimators)), strict=True
         )
     ]
     checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
@@ -120,7 +130,7 @@ def meta_train(
         info = {"positions": [positions(family.datasets) for family in families]}
         checkpoints.save(meta_step, (learner_state, unrolls, key), info)
         theta = upstream.meta_params(learner, learner_state)
-        trained_on = _trained_on(families[0], meta_step, local_learning_rate)
+        trained_on = _trained_on(families, meta_step, local_learning_rate)
         save_theta(folder / "theta", learned_opt, theta, trained_on)
 
     log = MetaTrainLog(folder, done, num_meta_steps, progress)
@@ -157,12 +167,19 @@ def meta_train(
     return learned_opt, jax.tree.map(np.asarray, upstream.meta_params(learner, learner_state))
 
 
+def _tell_parts(family: upstream.TaskFamily, aloud: bool) -> None:
+    sizes = part_sizes(family.datasets)
+    if aloud and sizes is not None:
+        print(f"{family.name}: training examples of each worker: {sizes}", file=sys.stderr)
+
+
 def _trained_on(
-    family: upstream.TaskFamily, meta_steps: int, local_learning_rate: float | None
+    families: Sequence[upstream.TaskFamily], meta_steps: int, local_learning_rate: float | None
 ) -> dict[str, Any]:
-    known: dict[str, Any] = {"task": family.name, "meta_steps": meta_steps}
+    tasks = dict.fromkeys(getattr(family, "inner", family).name for family in families)
+    known: dict[str, Any] = {"task": ", ".join(tasks), "meta_steps": meta_steps}
+    family = families[0]
     if isinstance(family, LocalSGDTaskFamily):
-        known["task"] = family.inner.name
         known["num_workers"] = family.num_workers
         known["num_local_steps"] = family.num_local_steps
         known["local_learning_rate"] = local_learning_rate

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 
 from comm_lopt.tasks.local_round import mean_over_workers
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, mean_over_batches
+from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, over_batches
+from comm_lopt.upstream import Task
 
 __all__ = ["DataParallelTaskFamily"]
 
@@ -25,10 +28,12 @@ class DataParallelTask(LocalSGDTask):
         The gradient with respect to `params` is the ordinary one. `data` has the same
         [K, H, ...] form as for local SGD, so that both see the same examples a round.
         """
-        loss, states, _ = mean_over_batches(
-            self.inner, params, state, key, data, self._family.batches_per_round
-        )
-        return loss, mean_over_workers(states)
+
+        def one_batch(batch_key: jax.Array, batch: PyTree) -> tuple[jax.Array, PyTree]:
+            return self.inner.loss_with_state(params, state, batch_key, batch)
+
+        losses, states = over_batches(one_batch, key, data, self._family.batches_per_round)
+        return jnp.mean(losses), mean_over_workers(states)
 
 
 class DataParallelTaskFamily(LocalSGDTaskFamily):
@@ -42,11 +47,17 @@ class DataParallelTaskFamily(LocalSGDTaskFamily):
     @classmethod
     def of(cls, family: LocalSGDTaskFamily) -> DataParallelTaskFamily:
         """The data-parallel twin of `family`: same inner family, K, H and batches."""
-        return cls(family.inner, family.num_workers, family.num_local_steps, family.local_opt)
+        return cls(
+            family.inner,
+            family.num_workers,
+            family.num_local_steps,
+            family.local_opt,
+            partition=family.partition,
+        )
 
     @property
     def name(self) -> str:
         return f"DataParallel_{self.inner.name}"
 
-    def task_fn(self, cfg: PyTree) -> DataParallelTask:
-        return DataParallelTask(self, self.inner.task_fn(cfg))
+    def _task(self, inner: Task, local_opt: optax.GradientTransformation) -> DataParallelTask:
+        return DataParallelTask(self, inner, local_opt)

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import gin
 
-from comm_lopt.data.device import DeviceDatasets
+from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.digits import digits_datasets
-from comm_lopt.tasks.image_classification import ImageClassificationTask
-from comm_lopt.tasks.networks import mlp
-from comm_lopt.upstream import TaskFamily, single_task_to_family
+from comm_lopt.tasks.image_classification import image_family
+from comm_lopt.tasks.networks.mlp import mlp
+from comm_lopt.upstream import TaskFamily
 
 __all__ = ["digits_mlp"]
 
 
 @gin.configurable(module="comm_lopt")
 def digits_mlp(
-    hidden_sizes: Sequence[int] = (32,), datasets: DeviceDatasets | None = None
+    hidden_sizes: Sequence[int] = (32,), datasets: ExampleDatasets | None = None
 ) -> TaskFamily:
     """An MLP 64-32-10 on the 8×8 digits.
 
@@ -25,5 +25,4 @@ def digits_mlp(
       hidden_sizes: widths of the hidden layers.
       datasets: `digits_datasets()` with its gin bindings if None.
     """
-    task = ImageClassificationTask(datasets or digits_datasets(), mlp(hidden_sizes), "digits_mlp")
-    return single_task_to_family(task)
+    return image_family("digits_mlp", datasets or digits_datasets(), mlp(hidden_sizes))

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 import gin
 
-from comm_lopt.data.device import DeviceDatasets
+from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.fashion_mnist import fashion_mnist_datasets
-from comm_lopt.tasks.image_classification import ImageClassificationTask
-from comm_lopt.tasks.networks import convnet, mlp
-from comm_lopt.upstream import TaskFamily, single_task_to_family
+from comm_lopt.tasks.image_classification import image_family
+from comm_lopt.tasks.networks.convnet import convnet
+from comm_lopt.tasks.networks.mlp import mlp
+from comm_lopt.upstream import TaskFamily
 
 __all__ = ["fashion_mnist_conv", "fashion_mnist_mlp", "fashion_mnist_mlp8"]
 
 
 @gin.configurable(module="comm_lopt")
 def fashion_mnist_mlp(
-    hidden_sizes: Sequence[int] = (128, 128), datasets: DeviceDatasets | None = None
+    hidden_sizes: Sequence[int] = (128, 128), datasets: ExampleDatasets | None = None
 ) -> TaskFamily:
     """An MLP 784-128-128-10 on 28×28 images (Joseph et al. 2025, figures 2 to 4).
 
@@ -26,13 +27,12 @@ def fashion_mnist_mlp(
       datasets: `fashion_mnist_datasets()` with its gin bindings if None.
     """
     datasets = datasets or fashion_mnist_datasets()
-    task = ImageClassificationTask(datasets, mlp(hidden_sizes), "fashion_mnist_mlp")
-    return single_task_to_family(task)
+    return image_family("fashion_mnist_mlp", datasets, mlp(hidden_sizes))
 
 
 @gin.configurable(module="comm_lopt")
 def fashion_mnist_mlp8(
-    hidden_sizes: Sequence[int] = (32,), datasets: DeviceDatasets | None = None
+    hidden_sizes: Sequence[int] = (32,), datasets: ExampleDatasets | None = None
 ) -> TaskFamily:
     """An MLP 64-32-10 on images resized to 8×8, small enough for two CPU cores.
 
@@ -41,13 +41,12 @@ def fashion_mnist_mlp8(
       datasets: `fashion_mnist_datasets(image_size=8)` with its other gin bindings if None.
     """
     datasets = datasets or fashion_mnist_datasets(image_size=8)
-    task = ImageClassificationTask(datasets, mlp(hidden_sizes), "fashion_mnist_mlp8")
-    return single_task_to_family(task)
+    return image_family("fashion_mnist_mlp8", datasets, mlp(hidden_sizes))
 
 
 @gin.configurable(module="comm_lopt")
 def fashion_mnist_conv(
-    channels: Sequence[int] = (32, 64, 64), datasets: DeviceDatasets | None = None
+    channels: Sequence[int] = (32, 64, 64), datasets: ExampleDatasets | None = None
 ) -> TaskFamily:
     """A convnet 32-64-64 on 28×28 images.
 
@@ -56,5 +55,4 @@ def fashion_mnist_conv(
       datasets: `fashion_mnist_datasets()` with its gin bindings if None.
     """
     datasets = datasets or fashion_mnist_datasets()
-    task = ImageClassificationTask(datasets, convnet(channels), "fashion_mnist_conv")
-    return single_task_to_family(task)
+    return image_family("fashion_mnist_conv", datasets, convnet(channels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -10,13 +11,14 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.checks import require_at_least_one
+from comm_lopt.data.partition import Partition
 from comm_lopt.data.rounds import round_datasets
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_round import local_round
 from comm_lopt.upstream import Datasets, Task, TaskFamily
 
-__all__ = ["LocalSGDTask", "LocalSGDTaskFamily", "mean_over_batches"]
+__all__ = ["LocalSGDTask", "LocalSGDTaskFamily", "over_batches"]
 
 PyTree = Any
 
@@ -41,35 +43,25 @@ def _with_gradient_backward(gradient: PyTree, cotangent: jax.Array) -> tuple:
 _with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
 
 
-def mean_over_batches(
-    task: Task,
-    params: PyTree,
-    model_state: PyTree,
+def over_batches(
+    function: Callable[[jax.Array, PyTree], PyTree],
     key: jax.Array,
     batches: PyTree,
     num_batches: int,
-) -> tuple[jax.Array, PyTree, PyTree]:
-    """Loss, model states and metrics of the plain inner task over all K·H batches.
+) -> PyTree:
+    """Applies a function of (key, batch) to all K·H batches of a round.
 
     Args:
-      task: the inner task.
-      params: weights.
-      model_state: model state.
+      function: of a random key and a batch of the inner task.
       key: random key, split over the batches.
       batches: tree of arrays [K, H, ...].
       num_batches: K·H.
 
     Returns:
-      mean loss; model states with a leading K·H; mean of each auxiliary value.
+      What the function returns, with a leading K·H.
     """
     flat = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), batches)
-    keys = jax.random.split(key, num_batches)
-
-    def one_batch(batch_key: jax.Array, batch: PyTree) -> tuple:
-        return task.loss_with_state_and_aux(params, model_state, batch_key, batch)
-
-    losses, states, aux = jax.vmap(one_batch)(keys, flat)
-    return jnp.mean(losses), states, jax.tree.map(lambda a: jnp.mean(a, axis=0), aux)
+    return jax.vmap(function)(jax.random.split(key, num_batches), flat)
 
 
 class LocalSGDTask(Task):
@@ -82,9 +74,12 @@ class LocalSGDTask(Task):
     only look at losses, are what the family is for.
     """
 
-    def __init__(self, family: LocalSGDTaskFamily, inner: Task):
+    def __init__(
+        self, family: LocalSGDTaskFamily, inner: Task, local_opt: optax.GradientTransformation
+    ):
         self.inner = inner
         self.datasets = family.datasets
+        self.local_opt = local_opt
         self._family = family
 
     @property
@@ -127,7 +122,7 @@ class LocalSGDTask(Task):
             state,
             key,
             data,
-            family.local_opt,
+            self.local_opt,
             family.num_workers,
             family.num_local_steps,
         )
@@ -154,9 +149,13 @@ class LocalSGDTask(Task):
         Returns:
           mean loss, `state` unchanged, mean of each auxiliary value.
         """
-        loss, _, aux = mean_over_batches(
-            self.inner, params, state, key, data, self._family.batches_per_round
-        )
+
+        def one_batch(batch_key: jax.Array, batch: PyTree) -> tuple[jax.Array, PyTree]:
+            loss, _, aux = self.inner.loss_with_state_and_aux(params, state, batch_key, batch)
+            return loss, aux
+
+        out = over_batches(one_batch, key, data, self._family.batches_per_round)
+        loss, aux = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), out)
         return loss, state, aux
 
 
@@ -171,9 +170,14 @@ class LocalSGDTaskFamily(TaskFamily):
       local_opt: optimizer of the local steps; `local_sgd()` with its gin bindings if None.
       worker_deltas: also hand the K worker deltas to the optimizer (LAgg needs them), through
         the model state; see `RoundState`.
+      partition: divides the training examples among the workers, such as `DirichletParts(0.1)`;
+        None lets every worker draw from all of them (the paper's setting).
+      local_learning_rates: smallest and largest γ; each task then draws its own, log-uniformly,
+        and takes its local steps with `local_sgd(γ)` and its other gin bindings.
 
     Raises:
-      ValueError: K or H below 1.
+      ValueError: K or H below 1, a worker's part smaller than a batch, rates that are no range
+        above 0, or rates beside a `local_opt`.
       TypeError: `task_family` is no `TaskFamily`, or `local_opt` no optax transformation.
     """
 
@@ -184,12 +188,16 @@ class LocalSGDTaskFamily(TaskFamily):
         num_local_steps: int = 4,
         local_opt: optax.GradientTransformation | None = None,
         worker_deltas: bool = False,
+        partition: Partition | None = None,
+        local_learning_rates: Sequence[float] | None = None,
     ):
         if not isinstance(task_family, TaskFamily):
             raise TypeError(
                 f"task_family={task_family!r} is not a TaskFamily; turn a single Task into one "
                 "with learned_optimization.tasks.base.single_task_to_family(task)."
             )
+        if local_learning_rates is not None:
+            _check_rates(local_learning_rates, local_opt)
         if local_opt is None:
             local_opt = local_sgd()
         if not isinstance(local_opt, optax.GradientTransformation):
@@ -204,8 +212,10 @@ class LocalSGDTaskFamily(TaskFamily):
         )
         self.local_opt = local_opt
         self.worker_deltas = worker_deltas
+        self.partition = partition
+        self.local_learning_rates = local_learning_rates
         self.datasets: Datasets | None = round_datasets(
-            task_family.datasets, self.num_workers, self.num_local_steps
+            task_family.datasets, self.num_workers, self.num_local_steps, partition
         )
 
     @property
@@ -218,7 +228,32 @@ class LocalSGDTaskFamily(TaskFamily):
         return self.num_workers * self.num_local_steps
 
     def sample(self, key: jax.Array) -> PyTree:
-        return self.inner.sample(key)
+        """Returns the inner family's configuration, with γ beside it if that is drawn."""
+        if self.local_learning_rates is None:
+            return self.inner.sample(key)
+        inner_key, rate_key = jax.random.split(key)
+        low, high = (jnp.log(jnp.float32(rate)) for rate in self.local_learning_rates)
+        rate = jnp.exp(jax.random.uniform(rate_key, (), jnp.float32, low, high))
+        return {"inner": self.inner.sample(inner_key), "local_learning_rate": rate}
 
     def task_fn(self, cfg: PyTree) -> LocalSGDTask:
-        return LocalSGDTask(self, self.inner.task_fn(cfg))
+        if self.local_learning_rates is None:
+            return self._task(self.inner.task_fn(cfg), self.local_opt)
+        local_opt = local_sgd(cfg["local_learning_rate"])
+        return self._task(self.inner.task_fn(cfg["inner"]), local_opt)
+
+    def _task(self, inner: Task, local_opt: optax.GradientTransformation) -> LocalSGDTask:
+        return LocalSGDTask(self, inner, local_opt)
+
+
+def _check_rates(rates: Sequence[float], local_opt: optax.GradientTransformation | None) -> None:
+    if local_opt is not None:
+        raise ValueError(
+            f"local_learning_rates={rates} beside a local_opt, which has a rate of its own; pass "
+            "one of the two."
+        )
+    if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
+        raise ValueError(
+            f"local_learning_rates={rates} must be (smallest, largest), above 0; write for "
+            "example (0.1, 1.0)."
+        )

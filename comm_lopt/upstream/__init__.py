@@ -7,6 +7,7 @@ the main branch. Importing it makes either work on today's JAX and without Tenso
 - `jax_names`: adds the names that JAX has removed;
 - `optional_modules`: stands in for TensorFlow and kin, in upstream's code alone;
 - `quiet`: leaves two messages out of the log that tell nothing;
+- `tensorflow_devices`: keeps TensorFlow, if it is here, off the accelerator;
 - `summary_writer`: writes upstream's summaries without TensorFlow;
 - `gin_config`: puts the gin files for this shape on gin's search path;
 - `estimators`, `hand_designed`: one way to build what the shapes build differently.
@@ -34,6 +35,7 @@ from learned_optimization.outer_trainers.truncation_schedule import (
 )
 from learned_optimization.tasks.base import Task, TaskFamily, single_task_to_family
 from learned_optimization.tasks.datasets.base import Datasets
+from learned_optimization.tasks.resnet import ResNet
 
 from comm_lopt.upstream import gin_config, summary_writer
 from comm_lopt.upstream.estimators import (
@@ -55,6 +57,7 @@ from comm_lopt.upstream.hand_designed import (
     PiecewiseLinearAdam,
     RMSProp,
 )
+from comm_lopt.upstream.tensorflow_devices import keep_tensorflow_off_accelerators
 
 __all__ = [
     "FLAVOUR",
@@ -75,6 +78,7 @@ __all__ = [
     "Optimizer",
     "PiecewiseLinearAdam",
     "RMSProp",
+    "ResNet",
     "Task",
     "TaskFamily",
     "TruncationSchedule",
@@ -83,6 +87,7 @@ __all__ = [
     "configured_gradient_learner",
     "gradient_worker_compute",
     "heldout_split_to_flag",
+    "keep_tensorflow_off_accelerators",
     "learned_opt_of",
     "make_gradient_learner",
     "meta_params",
@@ -91,5 +96,6 @@ __all__ = [
     "task_family_of",
 ]
 
+keep_tensorflow_off_accelerators()
 summary_writer.replace_unusable_writer()
 gin_config.register()

@@ -133,7 +133,9 @@ def meta_params(gradient_learner: GradientLearner, state: GradientLearnerState) 
 
 
 def build_gradient_estimators(
-    key: jax.Array, num_gradient_estimators: int
+    key: jax.Array,
+    num_gradient_estimators: int,
+    task_families: Sequence[TaskFamily] | None = None,
 ) -> Sequence[GradientEstimator]:
     """Returns the gradient estimators that gin's bindings describe.
 
@@ -142,12 +144,28 @@ def build_gradient_estimators(
 
     Args:
       key: a random key, with which each estimator's task family is sampled.
-      num_gradient_estimators: how many to build.
+      num_gradient_estimators: how many to build; of several task families, for each of them.
+      task_families: families to build them on, in place of the binding of
+        `sample_task_family_fn`.
+
+    Raises:
+      ValueError: an empty list of task families.
     """
-    arguments: dict[str, Any] = {"key": key, "num_gradient_estimators": num_gradient_estimators}
+    arguments: dict[str, Any] = {"num_gradient_estimators": num_gradient_estimators}
     if FLAVOUR == "main":
         arguments["worker_id"] = 0  # Required and unused; upstream's own local training says 0.
-    return outer_train.build_gradient_estimators(**arguments)
+    if task_families is None:
+        return outer_train.build_gradient_estimators(key=key, **arguments)
+    if not task_families:
+        raise ValueError("task_families=[]: name at least one, or leave it None for one family.")
+    estimators: list[GradientEstimator] = []
+    for family in task_families:
+        key, family_key = jax.random.split(key)
+        # The default argument keeps this round's family; upstream calls it with a key.
+        estimators += outer_train.build_gradient_estimators(
+            key=family_key, sample_task_family_fn=lambda _, family=family: family, **arguments
+        )
+    return estimators
 
 
 def task_family_of(estimator: GradientEstimator) -> TaskFamily:

@@ -1,183 +1,184 @@
-"""Data on the device, and the batches of indices that are drawn from it."""
+"""Data on the device: batches are indices, and tasks gather the examples."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_data import labelled_examples, numbered_examples, text_windows
+from small_tasks import assert_trees_equal
 
-from comm_lopt.data.device import SPLITS, DeviceDatasets, IndexSampler
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.device import DeviceDatasets
+from comm_lopt.data.examples import SPLITS, LabelledExamples, TextWindows
 
-
-def epoch_of(sampler, num_batches):
-    return np.concatenate([next(sampler) for _ in range(num_batches)])
-
-
-def test_an_epoch_visits_each_example_at_most_once_and_all_that_fit():
-    sampler = IndexSampler(100, 23, 5, seed=1)
-    epochs = [epoch_of(sampler, 4) for _ in range(3)]
-    for epoch in epochs:
-        assert epoch.dtype == np.int32
-        assert len(np.unique(epoch)) == 20
-        assert epoch.min() >= 100
-        assert epoch.max() < 123
+SHAPES = [(2, 2, 1), (3, 3, 1), (2, 2, 3), (1, 3, 2), (5,), (8,), ()]
 
 
-def test_an_epoch_that_batches_divide_is_a_permutation():
-    sampler = IndexSampler(7, 20, 5, seed=1)
-    first, second = epoch_of(sampler, 4), epoch_of(sampler, 4)
-    for epoch in (first, second):
-        np.testing.assert_array_equal(np.sort(epoch), np.arange(7, 27))
-    assert not np.array_equal(first, second)
-    assert not np.array_equal(first, np.arange(7, 27))
+def all_rows(examples, key):
+    return np.concatenate([examples.splits[name][key] for name in SPLITS])
 
 
-def test_state_is_the_position_and_restores_the_very_next_batch():
-    sampler = IndexSampler(0, 23, 5, seed=3)
-    sampler.take(6)
-    restored = IndexSampler(0, 23, 5, seed=3)
-    restored.state = sampler.state
-    np.testing.assert_array_equal(restored.take(7), sampler.take(7))
-    assert sampler.state == restored.state == 13
+def bytes_on_device(datasets):
+    return sum(rows._array.nbytes for rows in datasets._rows.values())
 
 
-def test_order_is_a_function_of_the_seed():
-    one, same, other = (IndexSampler(0, 50, 5, seed).take(10) for seed in (4, 4, 5))
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gather_is_indexing_whether_rows_fill_words_or_not(shape):
+    examples = labelled_examples(shape=shape)
+    datasets = DeviceDatasets(examples, batch_size=4)
+    batch = np.asarray([13, 0, 23, 13, 11, 12], np.int32)
+    gathered = jax.jit(datasets.gather)(batch)
+    assert gathered["image"].dtype == np.uint8
+    assert gathered["label"].dtype == np.int32
+    expected = {key: all_rows(examples, key)[batch] for key in ("image", "label")}
+    assert_trees_equal(gathered, expected)
 
 
-def test_splits_of_one_seed_are_shuffled_differently():
-    train, test = IndexSampler(0, 50, 5, 0).take(10), IndexSampler(50, 50, 5, 0).take(10)
-    assert not np.array_equal(train, test - 50)
+@pytest.mark.parametrize("shape", [(2, 2, 1), (3, 3, 1)])
+def test_gather_under_vmap_and_jit_is_indexing(shape):
+    examples = labelled_examples(shape=shape)
+    datasets = DeviceDatasets(examples, batch_size=4)
+    batches = np.random.default_rng(0).integers(0, 24, (3, 2, 4)).astype(np.int32)
+    gathered = jax.jit(jax.vmap(jax.vmap(datasets.gather)))(batches)
+    expected = {key: all_rows(examples, key)[batches] for key in ("image", "label")}
+    assert_trees_equal(gathered, expected)
 
 
-def test_reseeded_sampler_starts_anew_and_leaves_the_first_alone():
-    sampler = IndexSampler(9, 23, 5, seed=3)
-    sampler.take(6)
-    np.testing.assert_array_equal(
-        sampler.reseeded(8).take(9), IndexSampler(9, 23, 5, seed=8).take(9)
-    )
-    assert sampler.state == 6
+def test_every_byte_survives_being_kept_in_words():
+    everything = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    splits = {name: {"row": everything} for name in SPLITS}
+    datasets = DeviceDatasets(LabelledExamples(splits), batch_size=4)
+    np.testing.assert_array_equal(datasets.gather(np.arange(16))["row"], everything)
 
 
-@pytest.mark.parametrize("num_batches", [1, 4, 5, 11])
-def test_take_is_as_many_calls_of_next(num_batches):
-    taking, calling = IndexSampler(0, 23, 5, seed=3), IndexSampler(0, 23, 5, seed=3)
-    next(taking), next(calling)
-    taken = taking.take(num_batches)
-    assert taken.shape == (num_batches, 5)
-    np.testing.assert_array_equal(taken, [next(calling) for _ in range(num_batches)])
-    np.testing.assert_array_equal(next(taking), next(calling))
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint32, np.int8, np.bool_])
+def test_other_types_come_back_as_they_were(dtype):
+    values = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        values = (100 * values).astype(dtype)
+    datasets = DeviceDatasets(LabelledExamples({n: {"x": values} for n in SPLITS}), batch_size=4)
+    rows = datasets.gather(np.arange(64))["x"]
+    assert rows.dtype == dtype
+    np.testing.assert_array_equal(rows, np.concatenate([values] * 4))
 
 
-def test_split_smaller_than_a_batch_is_an_error_that_says_what_fits():
-    with pytest.raises(ValueError, match=r"4 examples .* batch_size=5; pass batch_size=4 or less"):
-        IndexSampler(0, 4, 5, seed=0)
-
-
-def test_batch_of_no_examples_is_an_error():
-    with pytest.raises(ValueError, match="batch_size=0: .* at least 1"):
-        IndexSampler(0, 4, 0, seed=0)
-
-
-def small_splits(sizes=(12, 4, 3, 5)):
-    start = 0
-    splits = {}
-    for name, size in zip(SPLITS, sizes, strict=True):
-        numbers = np.arange(start, start + size)
-        splits[name] = {"x": numbers[:, None] * np.ones((1, 2)), "label": numbers * 10}
-        splits[name] = {key: value.astype(np.uint8) for key, value in splits[name].items()}
-        start += size
-    return splits
-
-
-def test_gather_gives_the_examples_at_the_indices():
-    datasets = DeviceDatasets(small_splits(), batch_size=4)
-    examples = jax.jit(datasets.gather)(np.asarray([13, 0, 13], np.int32))
-    np.testing.assert_array_equal(examples["x"], [[13, 13], [0, 0], [13, 13]])
-    np.testing.assert_array_equal(examples["label"], [130, 0, 130])
-    assert examples["x"].dtype == np.uint8
+def test_bytes_stay_bytes_on_the_device():
+    examples = labelled_examples((40, 10, 10, 10), shape=(28, 28, 1))
+    assert bytes_on_device(DeviceDatasets(examples, batch_size=4)) == 70 * (28 * 28 + 4)
+    odd = labelled_examples((40, 10, 10, 10), shape=(5, 5, 1))
+    assert bytes_on_device(DeviceDatasets(odd, batch_size=4)) == 70 * (25 + 4)
+    text = text_windows((600, 20, 15, 30))
+    assert bytes_on_device(DeviceDatasets(text, batch_size=4)) == 665
 
 
 def test_each_split_draws_from_its_own_examples():
-    datasets = DeviceDatasets(small_splits(), batch_size=4)
+    datasets = DeviceDatasets(numbered_examples((12, 4, 3, 5)), batch_size=4)
     first = 0
     for name, size in zip(SPLITS, (12, 4, 3, 5), strict=True):
         np.testing.assert_array_equal(datasets.indices_of(name), np.arange(first, first + size))
         batch = next(datasets.split(name))
-        # A held-out split that is smaller than a batch gives all that it has.
         assert batch.shape == (min(4, size),)
         assert set(batch) <= set(range(first, first + size))
         first += size
-    assert datasets.abstract_batch.shape == (4,)
-    assert datasets.abstract_batch.dtype == np.int32
+
+
+def test_abstract_batch_and_examples_are_those_of_a_training_batch():
+    datasets = DeviceDatasets(labelled_examples(), batch_size=4, extra_info={"num_classes": 3})
+    batch = next(datasets.train)
+    assert (batch.shape, batch.dtype) == ((4,), np.int32)
+    assert datasets.abstract_batch == jax.ShapeDtypeStruct((4,), np.dtype(np.int32))
+    assert datasets.abstract_examples() == {
+        "image": jax.ShapeDtypeStruct((4, 2, 2, 1), np.dtype(np.uint8)),
+        "label": jax.ShapeDtypeStruct((4,), np.dtype(np.int32)),
+    }
+    assert datasets.extra_info["num_classes"] == 3
 
 
 def test_seed_decides_the_order():
-    batches = [next(DeviceDatasets(small_splits(), 12, seed).train) for seed in (0, 0, 1)]
+    batches = [next(DeviceDatasets(labelled_examples(), 12, seed).train) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(batches[0], batches[1])
     assert not np.array_equal(batches[0], batches[2])
 
 
-def test_arrays_of_a_split_that_disagree_in_length_are_an_error():
-    splits = small_splits()
-    splits["test"]["label"] = splits["test"]["label"][:-1]
-    with pytest.raises(ValueError, match=r"'test' have lengths .*'label': 4"):
-        DeviceDatasets(splits, 4)
+def test_windows_of_a_text_are_gathered_from_their_own_split():
+    windows = text_windows(length=4)
+    datasets = DeviceDatasets(windows, batch_size=6)
+    before = 0
+    for name in SPLITS:
+        text = windows.splits[name]["text"]
+        batch = next(datasets.split(name))
+        gathered = datasets.gather(batch)["text"]
+        expected = np.stack([text[i - before : i - before + 5] for i in batch])
+        np.testing.assert_array_equal(gathered, expected)
+        before += len(text)
 
 
-def test_unknown_split_is_an_error_with_a_suggestion():
-    with pytest.raises(ValueError, match="split 'tests' is not known; did you mean 'test'"):
-        DeviceDatasets({**small_splits(), "tests": {}}, 4)
-    with pytest.raises(ValueError, match="did you mean 'outer_valid'"):
-        DeviceDatasets(small_splits(), 4).indices_of("outer_vald")
+def test_array_of_a_split_is_the_one_passed():
+    examples = labelled_examples()
+    datasets = DeviceDatasets(examples, 4)
+    labels = datasets.array_of("test", "label")
+    np.testing.assert_array_equal(labels, examples.splits["test"]["label"])
 
 
-@pytest.mark.parametrize("name", SPLITS)
-def test_missing_split_is_an_error_that_names_it(name):
-    splits = small_splits()
-    del splits[name]
-    with pytest.raises(ValueError, match=f"{name}' has .* needs arrays under the same keys"):
-        DeviceDatasets(splits, 4)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda datasets: datasets.indices_of("outer_vald"),
+        lambda datasets: datasets.array_of("outer_vald", "label"),
+        lambda datasets: datasets.heldout("outer_vald", 4, None),
+    ],
+)
+def test_unknown_split_is_an_error_with_a_suggestion(ask):
+    with pytest.raises(ValueError, match="'outer_vald' is not known; did you mean 'outer_valid'"):
+        ask(DeviceDatasets(labelled_examples(), 4))
 
 
-def test_split_with_other_keys_is_an_error_that_names_it():
-    splits = small_splits()
-    del splits["outer_valid"]["label"]
-    with pytest.raises(ValueError, match=r"'outer_valid' has \['x'\] and 'train' has"):
-        DeviceDatasets(splits, 4)
+@pytest.mark.parametrize(
+    ("largest", "shape"), [(5, (1, 5)), (100, (1, 5)), (2, (2, 2)), (1, (5, 1))]
+)
+def test_heldout_shows_each_example_once_in_whole_batches(largest, shape):
+    datasets = DeviceDatasets(numbered_examples((12, 4, 3, 5)), batch_size=4)
+    batches = datasets.heldout("test", largest, None)
+    assert isinstance(batches, jax.Array)
+    assert (batches.shape, batches.dtype) == (shape, np.int32)
+    np.testing.assert_array_equal(batches.ravel(), np.arange(19, 24)[: batches.size])
 
 
-def test_digits_are_split_the_same_way_each_time_into_disjoint_parts():
-    one, other = digits_datasets(batch_size=32), digits_datasets(batch_size=8, seed=5)
-    sizes = [len(one.indices_of(name)) for name in SPLITS]
-    assert sizes == [1437, 90, 90, 180]
-    everything = np.concatenate([one.indices_of(name) for name in SPLITS])
-    np.testing.assert_array_equal(everything, np.arange(1797))
-    ours, theirs = one.gather(everything), other.gather(everything)
-    for key in ("image", "label"):
-        np.testing.assert_array_equal(ours[key], theirs[key])
+@pytest.mark.parametrize(("size", "limit"), [(100, 7), (100, 99), (101, 50), (30, 29), (30, 1)])
+def test_heldout_with_a_limit_is_spread_evenly(size, limit):
+    datasets = DeviceDatasets(numbered_examples((12, 4, 3, size)), batch_size=4)
+    shown = datasets.heldout("test", 1, limit).ravel() - 19
+    assert len(shown) == limit
+    gaps = np.diff([*np.asarray(shown), size])
+    assert shown[0] == 0
+    assert gaps.min() >= size // limit
+    assert gaps.max() <= size // limit + 1
 
 
-def test_digits_are_bytes_on_the_device_and_hold_every_example_once():
-    from sklearn.datasets import load_digits
-
-    datasets = digits_datasets()
-    batch = datasets.gather(np.arange(1797, dtype=np.int32))
-    assert isinstance(batch["image"], jax.Array)
-    assert (batch["image"].shape, batch["image"].dtype) == ((1797, 8, 8, 1), np.uint8)
-    assert batch["label"].dtype == np.int32
-    assert next(datasets.train).dtype == np.int32
-
-    def rows(images, labels):
-        flat = np.asarray(images).reshape(1797, 64)
-        return sorted(map(tuple, np.column_stack([flat, labels]).astype(int)))
-
-    digits = load_digits()
-    assert rows(batch["image"], batch["label"]) == rows(digits.images, digits.target)
+@pytest.mark.parametrize("limit", [5, 6, 100])
+def test_limit_that_the_split_does_not_reach_changes_nothing(limit):
+    datasets = DeviceDatasets(numbered_examples((12, 4, 3, 5)), batch_size=4)
+    np.testing.assert_array_equal(datasets.heldout("test", 5, limit), [np.arange(19, 24)])
 
 
-@pytest.mark.parametrize("batch_size", [0, 1438])
-def test_digits_batch_size_out_of_range_is_an_error(batch_size):
-    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
-        digits_datasets(batch_size=batch_size)
+def test_heldout_of_a_text_shows_its_bytes_in_order():
+    windows = text_windows((60, 20, 15, 30), length=4)
+    datasets = DeviceDatasets(windows, batch_size=4)
+    batches = datasets.heldout("outer_valid", 100, None)
+    shown = datasets.gather(batches[0])["text"]
+    text = windows.splits["outer_valid"]["text"]
+    np.testing.assert_array_equal(jnp.ravel(shown[:, 1:]), text[1:13])
+
+
+def test_training_split_smaller_than_a_batch_is_an_error_that_says_what_fits():
+    with pytest.raises(
+        ValueError, match="12 examples .* batch_size=13; pass batch_size=12 or less"
+    ):
+        DeviceDatasets(labelled_examples(), 13)
+
+
+def test_more_rows_than_an_index_can_tell_apart_are_an_error():
+    # Held in no memory.
+    long = np.broadcast_to(np.uint8(0), (2**31 - 100,))
+    texts = {name: np.zeros(50, np.uint8) for name in SPLITS}
+    with pytest.raises(ValueError, match=f"{2**31 + 50} rows .* use StreamDatasets"):
+        DeviceDatasets(TextWindows({**texts, "train": long}, length=4), 4)

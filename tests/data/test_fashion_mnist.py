@@ -1,15 +1,19 @@
-"""Fashion-MNIST from IDX files: small made-up ones, and the real ones where they are."""
+"""Fashion-MNIST from small made-up files, and from the real ones where they are."""
 
 import gzip
 
 import jax
 import numpy as np
 import pytest
+from small_data import write_prepared
 from small_tasks import write_fashion_mnist
 
 from comm_lopt.data import fashion_mnist
+from comm_lopt.data.examples import SPLITS
 from comm_lopt.data.fashion_mnist import fashion_mnist_datasets, find_fashion_mnist
-from comm_lopt.data.idx import DataError, read_idx
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.idx import read_idx
+from comm_lopt.data.prepared import writing_prepared
 
 
 def test_splits_are_those_of_the_files_in_order(tmp_path):
@@ -59,11 +63,52 @@ def test_data_folder_of_the_environment_is_found(tmp_path, monkeypatch):
     assert find_fashion_mnist() == folder
 
 
+def test_prepared_data_is_read_where_there_are_no_idx_files(tmp_path):
+    written = write_prepared(tmp_path / "prepared", "fashion_mnist", 40, 7)
+    datasets = fashion_mnist_datasets(4, folder=str(tmp_path / "prepared"))
+    parts = zip(SPLITS, (slice(0, 32), slice(32, 36), slice(36, 40), slice(0, 7)), strict=True)
+    for name, part in parts:
+        arrays = written["test" if name == "test" else "train"]
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(datasets.array_of(name, key), arrays[key][part])
+
+
+def test_prepared_data_can_be_resized(tmp_path):
+    images, labels = write_fashion_mnist(tmp_path, 40, 7)
+    with writing_prepared(tmp_path / "prepared") as writer:
+        for name, part in (("train", slice(0, 40)), ("test", slice(40, 47))):
+            arrays = {"image": images[part, ..., None], "label": labels[part].astype(np.int32)}
+            writer.write(name, iter([arrays]))
+        writer.finish({})
+    one, other = (
+        fashion_mnist_datasets(4, image_size=10, folder=str(folder))
+        for folder in (tmp_path, tmp_path / "prepared")
+    )
+    np.testing.assert_array_equal(one.array_of("test", "image"), other.array_of("test", "image"))
+    assert one.array_of("test", "image").shape == (7, 10, 10, 1)
+
+
+def test_idx_files_come_before_prepared_data_and_both_before_debians(tmp_path, monkeypatch):
+    debian, ours = tmp_path / "debian", tmp_path / "data" / "fashion_mnist"
+    monkeypatch.setattr(fashion_mnist, "_DEBIAN_FOLDER", debian)
+    monkeypatch.setenv("COMM_LOPT_DATA", str(tmp_path / "data"))
+    debian.mkdir()
+    write_fashion_mnist(debian, 10, 1)
+    assert find_fashion_mnist() == debian
+    write_prepared(ours, "fashion_mnist", 20, 2)
+    assert find_fashion_mnist() == ours
+    assert len(fashion_mnist_datasets(1).indices_of("test")) == 2
+    write_fashion_mnist(ours, 40, 7)
+    fashion_mnist._read.cache_clear()
+    assert len(fashion_mnist_datasets(1).indices_of("test")) == 7
+
+
 def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion_mnist, "_DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("COMM_LOPT_DATA", str(tmp_path / "data"))
-    with pytest.raises(FileNotFoundError, match="apt-get install dataset-fashion-mnist"):
-        find_fashion_mnist()
+    for told in ("apt-get install dataset-fashion-mnist", "comm-lopt data prepare fashion_mnist"):
+        with pytest.raises(FileNotFoundError, match=told):
+            find_fashion_mnist()
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         find_fashion_mnist(tmp_path)
 
@@ -71,9 +116,9 @@ def test_missing_files_say_how_to_get_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        ({"size": 27}, r"images are \[N, 28, 28\]"),
+        ({"size": 27}, r"images of \[27, 27, 1\] and here they are \[28, 28, 1\]"),
         ({"labels": [10]}, "has the label 10"),
-        ({"num_labels": 39}, "one label an image"),
+        ({"num_labels": 39}, "39\\] beside 40 images; there is one label"),
     ],
 )
 def test_files_that_are_not_fashion_mnist_are_refused(tmp_path, damage, told):
@@ -91,7 +136,7 @@ def test_bad_sizes_are_refused(tmp_path, arguments):
 
 def test_the_real_data_is_whole(real_fashion_mnist):
     datasets = fashion_mnist_datasets(batch_size=128, folder=str(real_fashion_mnist))
-    sizes = [len(datasets.indices_of(s)) for s in ("train", "inner_valid", "outer_valid", "test")]
+    sizes = [len(datasets.indices_of(name)) for name in SPLITS]
     assert sizes == [48000, 6000, 6000, 10000]
     everything = datasets.gather(np.arange(70000))
     assert everything["image"].shape == (70000, 28, 28, 1)

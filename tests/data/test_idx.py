@@ -5,8 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from small_data import damaged
+from small_tasks import write_fashion_mnist
 
-from comm_lopt.data.idx import DataError, read_idx
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.idx import find_idx_files, read_idx, read_idx_images
 
 
 def idx_bytes(array):
@@ -52,7 +55,9 @@ def test_damaged_file_is_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(WHOLE)[:-9], gzip.compress(WHOLE)[:12] + b"\xff" * 40]
+    "content",
+    [b"no gzip", gzip.compress(WHOLE)[:-9], gzip.compress(WHOLE)[:12] + b"\xff" * 40],
+    ids=["no gzip", "truncated", "garbled"],
 )
 def test_damaged_gzip_is_refused(tmp_path, content):
     path = tmp_path / "file.gz"
@@ -61,6 +66,65 @@ def test_damaged_gzip_is_refused(tmp_path, content):
         read_idx(path)
 
 
+@pytest.mark.parametrize("name", ["file", "file.gz"])
+def test_file_damaged_anywhere_is_refused_or_gives_an_array_of_its_shape(tmp_path, name):
+    path = tmp_path / name
+    packed = name.endswith(".gz")
+    refused = 0
+    for content in damaged(gzip.compress(WHOLE, mtime=0) if packed else WHOLE):
+        path.write_bytes(content)
+        try:
+            found = read_idx(path)
+        except DataError:
+            refused += 1
+            continue
+        assert (found.shape, found.dtype) == (ARRAY.shape, np.uint8)
+        # Only gzip has a checksum: in a plain file a changed value cannot be told.
+        assert not packed or np.array_equal(found, ARRAY)
+    assert refused >= 40
+
+
 def test_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_idx(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("packed", [[], ["train-images-idx3-ubyte"], None])
+def test_four_files_are_found_packed_or_not(tmp_path, packed):
+    write_fashion_mnist(tmp_path, 8, 5)
+    for path in list(tmp_path.iterdir()):
+        if packed is None or path.name in packed:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.unlink()
+    files = find_idx_files(tmp_path)
+    assert set(files) == {"train", "test"}
+    assert {path for pair in files.values() for path in pair} == set(tmp_path.iterdir())
+    for split, size in (("train", 8), ("test", 5)):
+        images, labels = map(read_idx, files[split])
+        assert (images.shape, labels.shape) == ((size, 28, 28), (size,))
+
+
+def test_three_files_are_none(tmp_path):
+    write_fashion_mnist(tmp_path, 8, 5)
+    for path in list(tmp_path.iterdir()):
+        content = path.read_bytes()
+        path.unlink()
+        assert find_idx_files(tmp_path) is None
+        path.write_bytes(content)
+
+
+def test_pair_gives_images_with_a_channel_and_int32_labels(tmp_path):
+    images, labels = write_fashion_mnist(tmp_path, 8, 5)
+    found = read_idx_images(*find_idx_files(tmp_path)["test"], 10, (28, 28, 1))
+    np.testing.assert_array_equal(found.images, images[8:, ..., None])
+    np.testing.assert_array_equal(found.labels, labels[8:])
+    assert found.labels.dtype == np.int32
+
+
+def test_pair_that_does_not_fit_is_refused_by_both_names(tmp_path):
+    write_fashion_mnist(tmp_path, 8, 5)
+    files = find_idx_files(tmp_path)
+    with pytest.raises(DataError, match="train-images.* with t10k-labels.* beside 8 images"):
+        read_idx_images(files["train"][0], files["test"][1])
+    with pytest.raises(DataError, match=r"uint8 and shape \[8\]; images are"):
+        read_idx_images(files["train"][1], files["train"][0])

@@ -276,3 +276,42 @@ def test_local_optimizer_that_is_not_optax_is_an_error(local_opt):
 def test_local_sgd_rejects_what_makes_no_sense(arguments, message):
     with pytest.raises(ValueError, match=message):
         local_sgd(**arguments)
+
+
+def rates_family(**arguments):
+    task = SoftmaxRegression()
+    task.datasets = host_datasets(lambda split, i: softmax_batches((), 4, seed=i))
+    return LocalSGDTaskFamily(single_task_to_family(task), 2, 2, **arguments)
+
+
+def test_each_task_draws_its_own_local_learning_rate():
+    family = rates_family(local_learning_rates=(0.01, 1.0))
+    configs = jax.vmap(family.sample)(jax.random.split(KEY, 1000))
+    rates = np.asarray(configs["local_learning_rate"])
+    assert 0.01 <= rates.min() < 0.012 and 0.83 < rates.max() <= 1.0
+    assert abs(np.mean(rates < 0.1) - 0.5) < 0.06
+
+
+def test_local_steps_are_taken_with_the_rate_that_was_drawn():
+    family = rates_family(local_learning_rates=(0.01, 1.0))
+    cfg = family.sample(KEY)
+    fixed = rates_family(local_opt=local_sgd(float(cfg["local_learning_rate"])))
+    batches = softmax_batches((2, 2), 4)
+    params = family.task_fn(cfg).init(KEY)
+    delta = jax.grad(family.task_fn(cfg).loss)(params, KEY, batches)
+    expected = jax.grad(fixed.task_fn(fixed.sample(KEY)).loss)(params, KEY, batches)
+    assert_trees_close(delta, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"local_learning_rates": (0.1,)}, "must be .smallest, largest."),
+        ({"local_learning_rates": (0.0, 1.0)}, "must be .smallest, largest."),
+        ({"local_learning_rates": (1.0, 0.1)}, "must be .smallest, largest."),
+        ({"local_learning_rates": (0.1, 1.0), "local_opt": local_sgd(0.1)}, "beside a local_opt"),
+    ],
+)
+def test_rates_that_are_no_range_are_refused(arguments, told):
+    with pytest.raises(ValueError, match=told):
+        rates_family(**arguments)

@@ -234,7 +234,8 @@ def test_other_libraries_and_user_code_find_tensorflow_as_absent_as_it_is(tmp_pa
         probe()
         print("fine")
     """
-    assert run_python(source.format(order=order), tmp_path) == "fine\n"
+    # TFDS, if installed, prints a banner when TensorFlow is blocked.
+    assert run_python(source.format(order=order), tmp_path).endswith("fine\n")
 
 
 def test_all_modules_that_matter_import_without_tensorflow(tmp_path):

@@ -1,36 +1,17 @@
-"""Haiku networks from images [B, S, S, C] to logits [B, classes]."""
+"""Plain convolutional networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 
 from comm_lopt.checks import require_at_least_one
+from comm_lopt.tasks.supervised import Network
 
-__all__ = ["convnet", "mlp"]
-
-Network = Callable[[jax.Array, int], jax.Array]
-
-
-def mlp(hidden_sizes: Sequence[int]) -> Network:
-    """A multilayer perceptron with ReLU on flattened images.
-
-    Args:
-      hidden_sizes: widths of the hidden layers.
-
-    Raises:
-      ValueError: a width below 1.
-    """
-    for size in hidden_sizes:
-        require_at_least_one("hidden_sizes", size, "hidden units")
-
-    def network(images: jax.Array, num_classes: int) -> jax.Array:
-        return hk.nets.MLP([*hidden_sizes, num_classes])(images.reshape(images.shape[0], -1))
-
-    return network
+__all__ = ["convnet"]
 
 
 def convnet(channels: Sequence[int]) -> Network:
@@ -49,7 +30,8 @@ def convnet(channels: Sequence[int]) -> Network:
     for size in channels:
         require_at_least_one("channels", size, "channels")
 
-    def network(images: jax.Array, num_classes: int) -> jax.Array:
+    def network(images: jax.Array, num_classes: int, is_training: bool) -> jax.Array:
+        del is_training
         for layer, size in enumerate(channels):
             images = jax.nn.relu(hk.Conv2D(size, 3, stride=1 if layer else 2)(images))
         return hk.Linear(num_classes)(jnp.mean(images, axis=(1, 2)))

@@ -1,0 +1,107 @@
+"""Images and labels in an `.npz` file."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+
+import gin
+import numpy as np
+
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.images import LabelledImages, check_images, image_datasets, percent_splits
+
+__all__ = ["npz_datasets", "read_npz"]
+
+_PERCENTS = {"train": (0, 80), "inner_valid": (80, 90), "outer_valid": (90, 100)}
+_PERCENTS_WITH_TEST = {
+    "train": (0, 80),
+    "inner_valid": (80, 85),
+    "outer_valid": (85, 90),
+    "test": (90, 100),
+}
+_SHUFFLE_SEED = 0
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Reads all arrays of an `.npz` file; none may be pickled.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      DataError: it is truncated, corrupt, or no `.npz` file.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name.removesuffix(".npy"): _array(file, name) for name in file.namelist()}
+    # What a damaged file raises in zipfile and in NumPy is an open list.
+    except Exception as error:
+        raise DataError(
+            f"{path} cannot be read as .npz ({error}); it is damaged or another kind of file."
+        ) from error
+
+
+def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    with file.open(name) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        # The checksum is looked at only where the member ends.
+        if member.read(1):
+            raise ValueError(f"{name} is longer than its header says")
+    return array
+
+
+@gin.configurable(module="comm_lopt")
+def npz_datasets(
+    path: str = gin.REQUIRED,
+    batch_size: int = 128,
+    seed: int = 0,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> ExampleDatasets:
+    """Images and labels of an `.npz` file, on the device.
+
+    The file holds `x_train`, `y_train`, `x_test` and `y_test`, as Keras's do, or `image` and
+    `label`. Images are uint8 [N, S, S] or [N, S, S, C], labels integers [N]. Splits: the first
+    80 % of the training images, then 10 % inner_valid and 10 % outer_valid; without test
+    images 80 %, 5 %, 5 % and 10 % of all, in one fixed random order.
+
+    Args:
+      path: the file.
+      batch_size: B.
+      seed: seed of the order in which training draws the images.
+      num_classes: number of classes; one more than the largest label if None.
+      image_size: S that the images must have; any if None.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      DataError: it is damaged, lacks an array, or the arrays are not images and labels.
+      ValueError: B below 1 or above the number of training images.
+    """
+    arrays = read_npz(path)
+    if {"x_train", "y_train", "x_test", "y_test"} <= set(arrays):
+        train = check_images(path, arrays["x_train"], arrays["y_train"], num_classes)
+        shape = train.images.shape[1:]
+        test = check_images(path, arrays["x_test"], arrays["y_test"], num_classes, shape)
+        parts = percent_splits(len(train.labels), _PERCENTS)
+        splits = {**{name: train[part] for name, part in parts.items()}, "test": test}
+    elif {"image", "label"} <= set(arrays):
+        everything = check_images(path, arrays["image"], arrays["label"], num_classes)
+        order = np.random.default_rng(_SHUFFLE_SEED).permutation(len(everything.labels))
+        shuffled = LabelledImages(everything.images[order], everything.labels[order])
+        parts = percent_splits(len(order), _PERCENTS_WITH_TEST)
+        splits = {name: shuffled[part] for name, part in parts.items()}
+    else:
+        raise DataError(
+            f"{path} holds {sorted(arrays)}; it needs image and label, or x_train, y_train, "
+            "x_test and y_test."
+        )
+    size = splits["train"].images.shape[1]
+    if image_size not in (None, size):
+        raise DataError(f"{path} has images of {size} pixels and image_size={image_size}.")
+    if num_classes is None:
+        num_classes = 1 + max(int(split.labels.max(initial=0)) for split in splits.values())
+    return image_datasets(splits, num_classes, batch_size, seed)

@@ -1,0 +1,188 @@
+"""In which order examples are drawn: batch i is a function of a seed and of i alone.
+
+That one property is what checkpoints (a position is a number), read-ahead (later batches can be
+made before they are asked for) and fair comparisons (every optimizer sees the same batches) rest
+on.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from comm_lopt.checks import require_at_least_one
+
+__all__ = ["BatchSource", "IndexSampler", "WindowSampler"]
+
+PyTree = Any
+
+
+class BatchSource(Iterator[Any], abc.ABC):
+    """An iterator over batches that can also be asked for any of them by number.
+
+    Attributes:
+      state: number of batches that iterating has drawn; may be set.
+      reads_ahead: whether making a batch costs enough to do it in a thread beforehand.
+      batch_size: B.
+    """
+
+    batch_size: int
+    state: int = 0
+    reads_ahead: bool = False
+
+    @abc.abstractmethod
+    def batches(self, first: int, count: int) -> PyTree:
+        """Returns batches `first` to `first + count − 1`: arrays [count, B, ...].
+
+        Safe to call from several threads.
+        """
+
+    @abc.abstractmethod
+    def reseeded(self, seed: int) -> BatchSource:
+        """The same examples from the first batch on, in the order of another seed."""
+
+    @abc.abstractmethod
+    def shards(self, num_shards: int, seed: int) -> Sequence[BatchSource]:
+        """Disjoint sources of equal size (up to one example) that make up this one."""
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of positions drawn from."""
+
+    def of(self, positions: np.ndarray) -> BatchSource:
+        """The same, drawing from some of the positions only.
+
+        Raises:
+          TypeError: this source cannot.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot draw from a list of positions; divide it with IIDParts."
+        )
+
+    def take(self, count: int) -> PyTree:
+        """Returns the next `count` batches: arrays [count, B, ...]."""
+        taken = self.batches(self.state, count)
+        self.state += count
+        return taken
+
+    def __next__(self) -> PyTree:
+        return self.take(1)[0]
+
+
+class IndexSampler(BatchSource):
+    """Draws batches of indices, epoch by epoch, each epoch in a new random order.
+
+    The order is a function of (seed, first index, epoch). Examples that do not fill a batch at
+    an epoch's end are left out of that epoch.
+
+    Args:
+      indices: what to draw from, int [N].
+      batch_size: B.
+      seed: seed of the order.
+
+    Raises:
+      ValueError: fewer indices than one batch, or B below 1.
+    """
+
+    def __init__(self, indices: np.ndarray, batch_size: int, seed: int):
+        batch_size = require_at_least_one("batch_size", batch_size, "examples in a batch")
+        if len(indices) < batch_size:
+            raise ValueError(
+                f"a split of {len(indices)} examples is smaller than one batch of "
+                f"batch_size={batch_size}; pass batch_size={max(len(indices), 1)} or less."
+            )
+        self.indices = np.asarray(indices, np.int32)
+        self.batch_size = batch_size
+        self._seed = seed
+        self._batches_per_epoch = len(indices) // batch_size
+        self._epoch: tuple[int, np.ndarray] | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.indices)
+
+    def batches(self, first: int, count: int) -> np.ndarray:
+        """Returns int32 [count, B]."""
+        parts = []
+        while count:
+            epoch, position = divmod(first, self._batches_per_epoch)
+            part = self._epoch_order(epoch)[position : position + count]
+            parts.append(part)
+            count -= len(part)
+            first += len(part)
+        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def reseeded(self, seed: int) -> IndexSampler:
+        return IndexSampler(self.indices, self.batch_size, seed)
+
+    def of(self, positions: np.ndarray) -> IndexSampler:
+        return IndexSampler(self.indices[positions], self.batch_size, self._seed)
+
+    def shards(self, num_shards: int, seed: int) -> list[IndexSampler]:
+        shuffled = np.random.default_rng([seed, self.size]).permutation(self.size)
+        return [self.of(np.sort(part)) for part in np.array_split(shuffled, num_shards)]
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        cached = self._epoch
+        if cached is None or cached[0] != epoch:
+            generator = np.random.default_rng([self._seed, int(self.indices[0]), epoch])
+            order = generator.permutation(self.size)[: self._batches_per_epoch * self.batch_size]
+            cached = epoch, self.indices[order].reshape(-1, self.batch_size)
+            self._epoch = cached
+        return cached[1]
+
+
+class WindowSampler(BatchSource):
+    """Draws batches of positions in a text, uniformly and with replacement.
+
+    Batch i is a function of (seed, start, i).
+
+    Args:
+      start: first position.
+      stop: the last position is the one before it.
+      batch_size: B.
+      seed: seed of the draws.
+
+    Raises:
+      ValueError: no position between start and stop, or B below 1.
+    """
+
+    def __init__(self, start: int, stop: int, batch_size: int, seed: int):
+        self.batch_size = require_at_least_one("batch_size", batch_size, "windows in a batch")
+        if stop <= start:
+            raise ValueError(
+                f"there are {stop - start} positions to draw a window from: the text is shorter "
+                "than one window; pass a longer text, a smaller length or fewer workers."
+            )
+        self._start, self._stop, self._seed = start, stop, seed
+        self._dtype = np.int32 if stop <= np.iinfo(np.int32).max else np.int64
+
+    @property
+    def size(self) -> int:
+        return self._stop - self._start
+
+    def batches(self, first: int, count: int) -> np.ndarray:
+        """Returns int32 [count, B] (int64 in a text of more than 2 GB)."""
+        rows = [
+            np.random.default_rng([self._seed, self._start, number]).integers(
+                self._start, self._stop, self.batch_size, dtype=self._dtype
+            )
+            for number in range(first, first + count)
+        ]
+        return np.stack(rows)
+
+    def reseeded(self, seed: int) -> WindowSampler:
+        return WindowSampler(self._start, self._stop, self.batch_size, seed)
+
+    def shards(self, num_shards: int, seed: int) -> list[WindowSampler]:
+        """Stretches of the text, one after another; `seed` is of no use here."""
+        del seed
+        ends = np.linspace(self._start, self._stop, num_shards + 1).astype(np.int64).tolist()
+        return [
+            WindowSampler(start, stop, self.batch_size, self._seed)
+            for start, stop in zip(ends[:-1], ends[1:], strict=True)
+        ]

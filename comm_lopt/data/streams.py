@@ -1,0 +1,142 @@
+"""Data sets that stay in files or host memory; batches are read ahead of training."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.examples import SPLITS, Examples
+from comm_lopt.data.samplers import BatchSource
+
+__all__ = ["ReadAhead", "StreamDatasets"]
+
+PyTree = Any
+
+_FEWEST_AHEAD, _MOST_AHEAD, _BYTES_AHEAD = 2, 64, 1 << 30
+
+
+class StreamDatasets(ExampleDatasets):
+    """Batches are examples: arrays [B, ...] by key, taken on the host.
+
+    Args:
+      examples: what the data set holds; its arrays may be memory-mapped files of any size.
+      batch_size: B.
+      seed: seed of the order of the examples.
+      extra_info: what upstream keeps there, such as `num_classes`.
+
+    Raises:
+      ValueError: the training split is smaller than one batch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        seed: int = 0,
+        extra_info: Mapping[str, Any] | None = None,
+    ):
+        sources = {}
+        offset = 0
+        for name in SPLITS:
+            arrays = examples.splits[name]
+            # Positions count as they do on the device, so that both draw the same.
+            order = examples.sampler(name, offset, batch_size, seed)
+            sources[name] = _HostSource(examples, arrays, order, offset)
+            offset += len(next(iter(arrays.values())))
+        abstract = jax.tree.map(
+            lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype),
+            sources["train"].batch(np.zeros(batch_size, np.int32)),
+        )
+        super().__init__(examples, sources, extra_info, abstract)
+
+    def gather(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Returns `batch`, which holds the examples already."""
+        return batch
+
+    def _batch_at(self, split: str, positions: np.ndarray) -> dict[str, np.ndarray]:
+        return self.examples.take(self.examples.splits[split], positions)
+
+
+class _HostSource(BatchSource):
+    """Takes the examples at the positions that an order draws, counted from `offset`."""
+
+    reads_ahead = True
+
+    def __init__(
+        self,
+        examples: Examples,
+        arrays: Mapping[str, np.ndarray],
+        order: BatchSource,
+        offset: int,
+    ):
+        self._examples, self._arrays, self.order = examples, arrays, order
+        self._offset = offset
+        self.batch_size = order.batch_size
+
+    @property
+    def size(self) -> int:
+        return self.order.size
+
+    def batch(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        return self._examples.take(self._arrays, positions)
+
+    def batches(self, first: int, count: int) -> dict[str, np.ndarray]:
+        return self.batch(self.order.batches(first, count).astype(np.int64) - self._offset)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return jax.tree.map(lambda array: array[0], self.take(1))
+
+    def reseeded(self, seed: int) -> _HostSource:
+        return self._with(self.order.reseeded(seed))
+
+    def shards(self, num_shards: int, seed: int) -> list[_HostSource]:
+        return [self._with(order) for order in self.order.shards(num_shards, seed)]
+
+    def of(self, positions: np.ndarray) -> _HostSource:
+        return self._with(self.order.of(positions))
+
+    def _with(self, order: BatchSource) -> _HostSource:
+        return _HostSource(self._examples, self._arrays, order, self._offset)
+
+
+class ReadAhead(Iterator[Any]):
+    """Makes items in a thread before they are asked for.
+
+    Between 2 and 64 items wait, about a gigabyte of them.
+
+    Args:
+      make: makes item i; depends on nothing but i.
+    """
+
+    def __init__(self, make: Callable[[int], PyTree]):
+        self._make = make
+        self._depth = _FEWEST_AHEAD
+        self._next = 0
+        self._waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        # A thread is enough: what it does is copy memory and wait for the disk.
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def seek(self, number: int) -> None:
+        """Makes `number` the next item."""
+        if number == self._next:
+            return
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        self._next = number
+
+    def __next__(self) -> PyTree:
+        while len(self._waiting) < self._depth:
+            self._waiting.append(self._pool.submit(self._make, self._next + len(self._waiting)))
+        future = self._waiting.popleft()
+        self._next += 1
+        item = future.result()
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(item))
+        self._depth = min(_MOST_AHEAD, max(_FEWEST_AHEAD, _BYTES_AHEAD // max(size, 1)))
+        return item

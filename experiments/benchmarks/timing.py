@@ -1,0 +1,49 @@
+"""Times alternatives in turns, since a shared machine's speed drifts; ratios are what counts."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import comm_lopt
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], Any]], repetitions: int = 9
+) -> dict[str, list[float]]:
+    """Seconds of each function in each repetition; in a repetition every function runs once.
+
+    Each runs once before, so that compiling is not counted.
+    """
+    for function in functions.values():
+        jax.block_until_ready(function())
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repetitions):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(function())
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def median_ratio(numerator: list[float], denominator: list[float]) -> float:
+    """Median over repetitions of the ratio of two functions' times."""
+    return float(np.median(np.asarray(numerator) / np.asarray(denominator)))
+
+
+def write(out: str | None, figures: dict[str, Any]) -> None:
+    """Prints figures as JSON, with versions and device, and writes them to `out` if given."""
+    device = jax.devices()[0]
+    text = json.dumps(
+        {"figures": figures, "device": device.device_kind, "versions": comm_lopt.versions()},
+        indent=2,
+    )
+    print(text)
+    if out:
+        pathlib.Path(out).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,74 @@
+"""Language models: bytes in, bytes out, and no look at the future."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import comm_lopt
+from comm_lopt.data.text import python_topics_datasets
+
+KEY = jax.random.PRNGKey(0)
+
+
+@pytest.fixture(autouse=True)
+def _haiku_attention_needs_promotion(ordinary_promotion):
+    yield
+
+
+@pytest.fixture(scope="module")
+def task():
+    datasets = python_topics_datasets(length=6, batch_size=3)
+    family = comm_lopt.transformer_lm(8, 2, 2, 6, datasets)
+    return family.task_fn(family.sample(KEY))
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return task.init(KEY)
+
+
+def logits_of(task, params, text):
+    return task._model.apply(params, {}, KEY, jnp.asarray(text, jnp.int32), False)[0]
+
+
+def test_prediction_depends_on_earlier_bytes_and_on_no_later_one(task, params):
+    text = np.asarray([[10, 20, 30, 40, 50, 60]])
+    before = logits_of(task, params, text)
+    for position in range(6):
+        changed = text.copy()
+        changed[0, position] = 99
+        differs = np.abs(np.asarray(logits_of(task, params, changed) - before)).max((0, 2)) > 1e-7
+        assert not differs[:position].any()
+        assert differs[position]
+    changed = text.copy()
+    changed[0, 0] = 99
+    assert (np.abs(np.asarray(logits_of(task, params, changed) - before))[0, 5] > 1e-7).any()
+
+
+def test_positions_are_told_apart(task, params):
+    logits = np.asarray(logits_of(task, params, np.full((1, 6), 65)))
+    assert np.abs(logits[0, 0] - logits[0, 5]).max() > 1e-6
+
+
+def test_loss_is_that_of_each_next_byte(task, params):
+    batch = next(task.datasets.train)
+    text = np.asarray(task.datasets.gather(batch)["text"])
+    logits = np.asarray(logits_of(task, params, text[:, :-1]), np.float64)
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = -np.mean([log_p[b, i, text[b, i + 1]] for b in range(3) for i in range(6)])
+    loss, aux = task.loss_and_aux(params, KEY, batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(aux["bits_per_byte"], expected / np.log(2), rtol=1e-5)
+    right = np.mean(logits.argmax(-1) == text[:, 1:])
+    np.testing.assert_allclose(aux["accuracy"], right)
+    np.testing.assert_allclose(task.loss(params, KEY, batch), expected, rtol=1e-5)
+
+
+def test_new_model_is_near_guessing_and_learns(task, params):
+    problem = comm_lopt.meta_test.Problem(comm_lopt.upstream.single_task_to_family(task), 2, 2, 20)
+    baseline = comm_lopt.meta_test.baseline("LocalSGD", local_learning_rate=0.5)
+    curves = comm_lopt.meta_test.run(problem, baseline, [0])
+    np.testing.assert_allclose(curves.train_loss[0, 0, 0], np.log(256), atol=0.1)
+    assert curves.train_loss[0, 0, -5:].mean() < 4.6
