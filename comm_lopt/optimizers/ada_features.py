@@ -10,7 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.optimizers.features import decayed_average
+from comm_lopt.optimizers.features import (
+    FeatureParts,
+    View,
+    all_dense,
+    decayed_average,
+    one_or_many,
+    rows_of,
+)
 
 __all__ = ["AdaAccumulators", "AdaFeatures", "factored_axes"]
 
@@ -29,10 +36,10 @@ class AdaAccumulators(NamedTuple):
     """Accumulators of one tensor of shape s.
 
     Attributes:
-      momentum: averages of Δ, [*s, 3].
-      second_moment: averages of Δ², [*s, 1].
-      row: averages of mean Δ² over the largest axis, [*s without it, 3]; for rank 0 and 1
-        the averages of Δ² itself, [*s, 3].
+      momentum: averages of Δ, [3, *s].
+      second_moment: averages of Δ², [1, *s].
+      row: averages of mean Δ² over the largest axis, [3, *s without it]; for rank 0 and 1
+        the averages of Δ² itself, [3, *s].
       column: the same over the second largest axis; None for rank 0 and 1.
     """
 
@@ -113,10 +120,10 @@ class AdaFeatures:
             column_shape = _without_axis(shape, second_largest)
         num_factors = len(self.adafactor_decays)
         return AdaAccumulators(
-            momentum=jnp.zeros((*shape, len(self.momentum_decays))),
-            second_moment=jnp.zeros((*shape, len(self.second_moment_decays))),
-            row=jnp.zeros((*row_shape, num_factors)),
-            column=None if column_shape is None else jnp.zeros((*column_shape, num_factors)),
+            momentum=jnp.zeros((len(self.momentum_decays), *shape)),
+            second_moment=jnp.zeros((len(self.second_moment_decays), *shape)),
+            row=jnp.zeros((num_factors, *row_shape)),
+            column=None if column_shape is None else jnp.zeros((num_factors, *column_shape)),
         )
 
     def update(
@@ -148,57 +155,162 @@ class AdaFeatures:
 
     def features(
         self,
-        theta: PyTree,
         accumulators: AdaAccumulators,
         param: jax.Array,
         delta: jax.Array,
         gradients: jax.Array,
     ) -> jax.Array:
-        del theta
         momentum, second_moment, row, column = accumulators
-        inverse_root = jax.lax.rsqrt(second_moment + _SECOND_MOMENT_EPSILON)
         axes = factored_axes(param.shape)
         if axes is None:
-            row_feature = column_feature = row
-            gradient_factor = _safe_rsqrt(row + _RATIO_EPSILON)
-            momentum_factor = jax.lax.rsqrt(row + _UNFACTORED_MOMENTUM_EPSILON)
+            rows = columns = row
+            gradient_factor, momentum_factor = _unfactored(row)
         else:
-            second_largest, largest = axes
-            # Δ² ≈ row · column / mean(row): the rank-1 estimate of Adafactor.
-            mean_axis = second_largest - 1 if second_largest > largest else second_largest
-            row_mean = jnp.mean(row, axis=mean_axis, keepdims=True)
-            row_factor = _safe_rsqrt(row / (row_mean + _RATIO_EPSILON))
-            gradient_factor = momentum_factor = jnp.expand_dims(
-                row_factor, largest
-            ) * jnp.expand_dims(_safe_rsqrt(column), second_largest)
-            full = (*param.shape, row.shape[-1])
-            row_feature = jnp.broadcast_to(jnp.expand_dims(row, largest), full)
-            column_feature = jnp.broadcast_to(jnp.expand_dims(column, second_largest), full)
+            row_factor, column_factor = _factors(accumulators, axes)
+            gradient_factor = momentum_factor = row_factor * column_factor
+            full = (len(row), *param.shape)
+            rows = jnp.broadcast_to(_along(row, axes[1]), full)
+            columns = jnp.broadcast_to(_along(column, axes[0]), full)
         return jnp.concatenate(
             [
-                gradients,
-                param[..., None],
-                momentum,
-                second_moment,
-                momentum * inverse_root,
-                inverse_root,
-                delta[..., None] * gradient_factor,
-                row_feature,
-                column_feature,
-                jax.lax.rsqrt(row_feature + _FACTOR_EPSILON),
-                jax.lax.rsqrt(column_feature + _FACTOR_EPSILON),
+                *_elementwise(gradients, param[None], momentum, second_moment),
+                delta[None] * gradient_factor,
+                rows,
+                columns,
+                _factor_rsqrt(rows),
+                _factor_rsqrt(columns),
                 momentum * momentum_factor,
-            ],
-            axis=-1,
+            ]
         )
+
+    def parts(
+        self,
+        accumulators: AdaAccumulators,
+        param: jax.Array,
+        delta: jax.Array,
+        gradients: jax.Array,
+    ) -> FeatureParts:
+        momentum, second_moment, row, column = accumulators
+        axes = factored_axes(param.shape)
+        if axes is None:
+            return self._unfactored_parts(accumulators, param, delta, gradients)
+        view = View(param.shape, (min(axes), max(axes)))
+        of = view.arrange
+        inputs = _Inputs(
+            gradients=of(one_or_many(gradients, delta)),
+            param=of(param),
+            momentum=of(momentum),
+            second_moment=of(second_moment),
+            delta=of(delta),
+            factors=tuple(map(of, _factors(accumulators, axes))),
+        )
+
+        def dense(tile: _Inputs) -> list[jax.Array]:
+            factor = tile.factors[0] * tile.factors[1]
+            front = _elementwise(tile.gradients, tile.param, tile.momentum, tile.second_moment)
+            return [*front, tile.delta * factor, tile.momentum * factor]
+
+        # The row accumulators have no largest axis, the columns no second largest.
+        first, second = (_along(row, axes[1]), _along(column, axes[0]))
+        rows, columns = (of(jnp.concatenate([a, _factor_rsqrt(a)])) for a in (first, second))
+        count, num = self.num_features(len(gradients)), len(row)
+        start = count - 5 * num
+        row_order, column_order = (
+            np.concatenate([np.arange(at, at + num), np.arange(at + 2 * num, at + 3 * num)])
+            for at in (start, start + num)
+        )
+        dense_order = np.concatenate([np.arange(start), np.arange(count - num, count)])
+        if axes[0] < axes[1]:  # The largest axis is Y.
+            return FeatureParts(
+                view, inputs, dense, rows, columns, (dense_order, row_order, column_order)
+            )
+        return FeatureParts(
+            view, inputs, dense, columns, rows, (dense_order, column_order, row_order)
+        )
+
+    def _unfactored_parts(
+        self,
+        accumulators: AdaAccumulators,
+        param: jax.Array,
+        delta: jax.Array,
+        gradients: jax.Array,
+    ) -> FeatureParts:
+        momentum, second_moment, row, _ = accumulators
+        view = rows_of(param.shape)
+        arrays = (one_or_many(gradients, delta), param, momentum, second_moment, delta, row)
+
+        def dense(tile: list[jax.Array]) -> list[jax.Array]:
+            gradients, param, momentum, second_moment, delta, row = tile
+            gradient_factor, momentum_factor = _unfactored(row)
+            inverse_root = _factor_rsqrt(row)
+            return [
+                *_elementwise(gradients, param, momentum, second_moment),
+                delta * gradient_factor,
+                row,
+                row,
+                inverse_root,
+                inverse_root,
+                momentum * momentum_factor,
+            ]
+
+        order = all_dense(self.num_features(len(gradients)))
+        return FeatureParts(view, list(map(view.arrange, arrays)), dense, None, None, order)
 
     def _decays(self, theta: PyTree, name: str) -> jax.Array:
         initial = jnp.asarray(getattr(self, name), jnp.float32)
         return 1.0 - jnp.exp(jnp.log(1.0 - initial) + 10.0 * theta[name])
 
 
+class _Inputs(NamedTuple):
+    """What the dense features of a factored tensor are computed from; see `FeatureParts`."""
+
+    gradients: jax.Array
+    param: jax.Array
+    momentum: jax.Array
+    second_moment: jax.Array
+    delta: jax.Array
+    factors: tuple[jax.Array, ...]
+
+
 def _without_axis(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
+
+
+def _elementwise(
+    gradients: jax.Array, param: jax.Array, momentum: jax.Array, second_moment: jax.Array
+) -> list[jax.Array]:
+    """The features that need no Adafactor statistics, in their order."""
+    inverse_root = jax.lax.rsqrt(second_moment + _SECOND_MOMENT_EPSILON)
+    return [gradients, param, momentum, second_moment, momentum * inverse_root, inverse_root]
+
+
+def _factors(accumulators: AdaAccumulators, axes: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Adafactor's factors of rows and of columns, [3, *s] with size 1 along an axis each.
+
+    Their product is the inverse root of the rank-1 estimate Δ² ≈ row · column / mean(row).
+    """
+    second_largest, largest = axes
+    row = _along(accumulators.row, largest)
+    row_mean = jnp.mean(row, axis=second_largest + 1, keepdims=True)
+    column = _along(accumulators.column, second_largest)
+    return _safe_rsqrt(row / (row_mean + _RATIO_EPSILON)), _safe_rsqrt(column)
+
+
+def _unfactored(row: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What Δ and the momenta are multiplied by in a tensor of rank 0 or 1."""
+    return (
+        _safe_rsqrt(row + _RATIO_EPSILON),
+        jax.lax.rsqrt(row + _UNFACTORED_MOMENTUM_EPSILON),
+    )
+
+
+def _along(averages: jax.Array, missing_axis: int) -> jax.Array:
+    """[3, *s without an axis] as [3, *s] with size 1 there."""
+    return jnp.expand_dims(averages, missing_axis + 1)
+
+
+def _factor_rsqrt(x: jax.Array) -> jax.Array:
+    return jax.lax.rsqrt(x + _FACTOR_EPSILON)
 
 
 def _safe_rsqrt(x: jax.Array) -> jax.Array:

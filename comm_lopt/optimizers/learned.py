@@ -9,15 +9,18 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from comm_lopt.checks import require_at_least_one, require_range
+from comm_lopt.checks import require_at_least_one, require_choice, require_range
+from comm_lopt.optimizers.blockwise import blockwise_update
 from comm_lopt.optimizers.features import TIME_SCALES, FeatureSet, time_features
 from comm_lopt.optimizers.per_parameter_mlp import apply_mlp, init_mlp
 from comm_lopt.round_state import RoundState, without_worker_deltas
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
-__all__ = ["GlobalLearnedOptimizer", "LearnedOptimizerState"]
+__all__ = ["METHODS", "GlobalLearnedOptimizer", "LearnedOptimizerState"]
 
 PyTree = Any
+
+METHODS = ("auto", "plain", "blockwise")
 
 
 @flax.struct.dataclass
@@ -51,6 +54,8 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
       hidden_layers: its number of hidden layers.
       step_multiplier: λ1.
       exponent_multiplier: λ2.
+      method: how updates are computed, with equal results: "plain" or "blockwise"; "auto" is
+        "blockwise" on CPUs, whose caches it is made for, and "plain" elsewhere.
 
     Raises:
       ValueError: a size below 1, or a multiplier not above 0.
@@ -64,9 +69,11 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         hidden_layers: int = 2,
         step_multiplier: float = 0.001,
         exponent_multiplier: float = 0.001,
+        method: str = "auto",
     ):
         if num_workers is not None:
             num_workers = require_at_least_one("num_workers", num_workers, "workers")
+        self.method = require_choice("method", method, METHODS)
         self.features = features
         self.num_workers = num_workers
         self.hidden_size = require_at_least_one("hidden_size", hidden_size, "hidden units")
@@ -173,10 +180,10 @@ class _LearnedGlobalOptimizer(Optimizer):
         deltas = treedef.flatten_up_to(grad)
         accumulators = treedef.flatten_up_to(opt_state.accumulators)
         if learned_opt.num_workers is None:
-            gradients = [_float32(delta)[..., None] for delta in deltas]
+            gradients = [_float32(delta)[None] for delta in deltas]
         else:
             workers = _worker_deltas(learned_opt, model_state)
-            gradients = [jnp.moveaxis(_float32(w), 0, -1) for w in treedef.flatten_up_to(workers)]
+            gradients = [_float32(w) for w in treedef.flatten_up_to(workers)]
         time = time_features(opt_state.iteration)
         new = [
             self._update_tensor(*tensor, time)
@@ -198,15 +205,29 @@ class _LearnedGlobalOptimizer(Optimizer):
         time: jax.Array,
     ) -> tuple[jax.Array, PyTree]:
         learned_opt, theta = self._learned_opt, self._theta
+        features = learned_opt.features
         delta, weights = _float32(delta), _float32(param)
-        accumulators = learned_opt.features.update(theta["features"], accumulators, delta)
-        features = learned_opt.features.features(
-            theta["features"], accumulators, weights, delta, gradients
-        )
-        direction, magnitude = apply_mlp(theta["mlp"], features, time)
-        step = direction * jnp.exp(magnitude * learned_opt.exponent_multiplier)
-        new_weights = weights - learned_opt.step_multiplier * step
-        return new_weights.astype(param.dtype), accumulators
+        accumulators = features.update(theta["features"], accumulators, delta)
+        tensor = (accumulators, weights, delta, gradients)
+        if _method(learned_opt.method) == "plain":
+            new = self._step(weights, *apply_mlp(theta["mlp"], features.features(*tensor), time))
+        else:
+            parts = features.parts(*tensor)
+            new = blockwise_update(theta["mlp"], parts, time, self._step, weights)
+        return new.astype(param.dtype), accumulators
+
+    def _step(self, param: jax.Array, direction: jax.Array, magnitude: jax.Array) -> jax.Array:
+        """p − λ1 · d · exp(λ2 · m)."""
+        learned_opt = self._learned_opt
+        scale = jnp.exp(magnitude * learned_opt.exponent_multiplier)
+        return param - learned_opt.step_multiplier * (direction * scale)
+
+
+def _method(method: str) -> str:
+    """What `method` stands for on the default device."""
+    if method != "auto":
+        return method
+    return "blockwise" if jax.default_backend() == "cpu" else "plain"
 
 
 def _float32(array: jax.Array) -> jax.Array:

@@ -9,7 +9,13 @@ import gin
 import jax
 import jax.numpy as jnp
 
-from comm_lopt.optimizers.features import decayed_average
+from comm_lopt.optimizers.features import (
+    FeatureParts,
+    all_dense,
+    decayed_average,
+    one_or_many,
+    rows_of,
+)
 
 __all__ = ["MomentumFeatures"]
 
@@ -44,19 +50,22 @@ class MomentumFeatures:
         return {}
 
     def init(self, param: jax.Array) -> jax.Array:
-        return jnp.zeros((*param.shape, len(self.decays)))
+        return jnp.zeros((len(self.decays), *param.shape))
 
     def update(self, theta: PyTree, accumulators: jax.Array, delta: jax.Array) -> jax.Array:
         del theta
         return decayed_average(jnp.asarray(self.decays, jnp.float32), accumulators, delta)
 
     def features(
-        self,
-        theta: PyTree,
-        accumulators: jax.Array,
-        param: jax.Array,
-        delta: jax.Array,
-        gradients: jax.Array,
+        self, accumulators: jax.Array, param: jax.Array, delta: jax.Array, gradients: jax.Array
     ) -> jax.Array:
-        del theta, delta
-        return jnp.concatenate([gradients, param[..., None], accumulators], axis=-1)
+        del delta
+        return jnp.concatenate([gradients, param[None], accumulators])
+
+    def parts(
+        self, accumulators: jax.Array, param: jax.Array, delta: jax.Array, gradients: jax.Array
+    ) -> FeatureParts:
+        view = rows_of(param.shape)
+        count = self.num_features(len(gradients))
+        inputs = [view.arrange(a) for a in (one_or_many(gradients, delta), param, accumulators)]
+        return FeatureParts(view, inputs, list, None, None, all_dense(count))

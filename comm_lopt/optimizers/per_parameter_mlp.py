@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["apply_mlp", "init_mlp"]
+__all__ = ["Layer", "after_first_layer", "apply_mlp", "folded_layers", "init_mlp"]
 
 PyTree = Any
 
@@ -36,29 +36,66 @@ def init_mlp(key: jax.Array, num_inputs: int, hidden_size: int, hidden_layers: i
     return theta
 
 
-def apply_mlp(theta: PyTree, features: jax.Array, time: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Direction d and log-magnitude m of every parameter of a tensor of shape s.
+class Layer(NamedTuple):
+    """A layer for columns of inputs: W x + b.
 
-    Each feature is divided by its root mean square over the tensor, the time features are
-    appended, and an MLP with ReLU follows. Two things are folded into the first layer W, b
-    instead of being done to every parameter: with r_f = rsqrt(mean(x_f²) + 1e-5),
+    Attributes:
+      weights: W, [out, in].
+      bias: b, [out, 1].
+    """
 
-      [x · r, time] W + b  =  x (r[:, None] · W_features) + (time W_time + b).
+    weights: jax.Array
+    bias: jax.Array
+
+
+def folded_layers(theta: PyTree, mean_squares: jax.Array, time: jax.Array) -> list[Layer]:
+    """The MLP's layers for features as they are, normalisation and time folded into the first.
+
+    Each feature is divided by its root mean square over the tensor, and the time features,
+    which are the same for all parameters, are appended. Both are done to the first layer W, b
+    instead of to every parameter: with r_f = rsqrt(mean(x_f²) + 1e-5),
+
+      Wᵀ [r · x; time] + b  =  (r[:, None] · W_features)ᵀ x + (W_timeᵀ time + b).
 
     Args:
       theta: weights from `init_mlp`.
-      features: x, [*s, F].
+      mean_squares: mean(x_f²) over the tensor, [F].
+      time: time features, [11].
+    """
+    num_features = len(mean_squares)
+    scale = jax.lax.rsqrt(mean_squares + _NORMALISER_EPSILON)
+    first = (scale[:, None] * theta["w0"][:num_features]).T
+    layers = [Layer(first, (time @ theta["w0"][num_features:] + theta["b0"])[:, None])]
+    for layer in range(1, len(theta) // 2):
+        layers.append(Layer(theta[f"w{layer}"].T, theta[f"b{layer}"][:, None]))
+    return layers
+
+
+def after_first_layer(layers: list[Layer], hidden: jax.Array) -> jax.Array:
+    """From the first layer's units [hidden, *s] to direction and log-magnitude [2, *s].
+
+    Args:
+      layers: the layers after the first.
+      hidden: units of the first layer, after ReLU.
+    """
+    out = hidden.reshape(len(hidden), -1)
+    for number, layer in enumerate(layers):
+        out = layer.weights @ (jax.nn.relu(out) if number else out) + layer.bias
+    return out.reshape(-1, *hidden.shape[1:])
+
+
+def apply_mlp(theta: PyTree, features: jax.Array, time: jax.Array) -> jax.Array:
+    """Direction d and log-magnitude m of every parameter of a tensor of shape s.
+
+    Args:
+      theta: weights from `init_mlp`.
+      features: not normalised, [F, *s].
       time: time features, [11].
 
     Returns:
-      d and m, each of shape s.
+      [2, *s]: d and m.
     """
-    num_features = features.shape[-1]
-    flat = features.reshape(-1, num_features)
-    scale = jax.lax.rsqrt(jnp.mean(jnp.square(flat), axis=0) + _NORMALISER_EPSILON)
-    hidden = flat @ (scale[:, None] * theta["w0"][:num_features])
-    hidden = hidden + (time @ theta["w0"][num_features:] + theta["b0"])[None]
-    for layer in range(1, len(theta) // 2):
-        hidden = jax.nn.relu(hidden) @ theta[f"w{layer}"] + theta[f"b{layer}"][None]
-    shape = features.shape[:-1]
-    return hidden[:, 0].reshape(shape), hidden[:, 1].reshape(shape)
+    flat = features.reshape(len(features), -1)
+    first, *others = folded_layers(theta, jnp.mean(jnp.square(flat), axis=1), time)
+    hidden = jax.nn.relu(first.weights @ flat + first.bias)
+    return after_first_layer(others, hidden).reshape(2, *features.shape[1:])

@@ -105,7 +105,7 @@ def gather_share(folder: pathlib.Path, repetitions: int) -> dict[str, Any]:
     return {
         "gather_share": timing.median_ratio(seconds["only_gather"], seconds["gathered"]),
         "against_ready_images": timing.median_ratio(seconds["gathered"], seconds["ready"]),
-        "seconds_per_local_step": float(np.median(seconds["gathered"])) / (5 * STEPS * WORKERS),
+        "seconds_per_local_step": timing.median(seconds["gathered"]) / (5 * STEPS * WORKERS),
         "device_megabytes_of_images": 70_000 * 28 * 28 / 1e6,
     }
 

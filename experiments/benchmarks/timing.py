@@ -32,6 +32,11 @@ def interleaved(
     return seconds
 
 
+def median(seconds: list[float]) -> float:
+    """Median over repetitions."""
+    return float(np.median(seconds))
+
+
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     """Median over repetitions of the ratio of two functions' times."""
     return float(np.median(np.asarray(numerator) / np.asarray(denominator)))
