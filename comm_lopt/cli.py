@@ -40,14 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.function(arguments)
     except meta_train.RunStopped as stopped:
-        print(f"comm-lopt {arguments.command}: {stopped}", file=sys.stderr)
-        return stopped.exit_status
+        return _tell(arguments.command, stopped, stopped.exit_status)
     except _ERRORS as error:
         if arguments.debug:
             raise
-        print(f"comm-lopt {arguments.command}: {error}", file=sys.stderr)
-        return 2
+        return _tell(arguments.command, error, 2)
     return 0
+
+
+def _tell(command: str, error: Exception, exit_status: int) -> int:
+    """Prints an error without the Python functions that gin adds to its message."""
+    message = str(error).split("\n  In call to configurable")[0]
+    print(f"comm-lopt {command}: {message}", file=sys.stderr)
+    return exit_status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,10 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
+import os
 import pathlib
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +70,7 @@ class Checkpoints:
                 for leftover in self._folder.glob(pattern):
                     shutil.rmtree(leftover)
         handlers = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
+        logging.getLogger("absl").addFilter(_is_not_orbax_error)
         self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
 
     @property
@@ -234,6 +238,14 @@ def _digest(leaves: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> str:
 
 
 def _short(error: Exception) -> str:
-    """The first line of an error's message; Orbax and TensorStore tell pages."""
+    """The gist of an error; Orbax and TensorStore tell pages."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(int(number.group(1)))
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+def _is_not_orbax_error(record: logging.LogRecord) -> bool:
+    """Orbax logs each error of a save five times over, with tracebacks, and then raises it."""
+    return record.levelno < logging.ERROR or "orbax" not in pathlib.Path(record.pathname).parts

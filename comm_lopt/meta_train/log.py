@@ -12,11 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from comm_lopt.atomic import replacing
 from comm_lopt.meta_train.errors import SaveError
+from comm_lopt.meta_train.events import ScalarEvents
 from comm_lopt.meta_train.not_finite import NotFinite
 
 __all__ = ["METRICS", "METRICS_FILE", "SKIPPED_FILE", "MetaTrainLog"]
@@ -45,7 +45,7 @@ class MetaTrainLog:
         try:
             self._metrics = _reopened(folder / METRICS_FILE, METRICS, first_step)
             self._skipped = _reopened(folder / SKIPPED_FILE, _SKIPPED, first_step)
-            self._events = SummaryWriter(str(folder), purge_step=first_step or None)
+            self._events = ScalarEvents(folder, first_step + 1)
         except OSError as error:
             raise self._error(error) from error
         self._bar = tqdm(
@@ -64,15 +64,14 @@ class MetaTrainLog:
         Raises:
           SaveError: the disk is full, or the like.
         """
+        step = int(row["meta_step"])
         try:
             csv.DictWriter(self._metrics, METRICS).writerow(row)
             csv.writer(self._skipped).writerows(dataclasses.astuple(place) for place in not_finite)
+            finite = {name: row[name] for name in METRICS[1:] if math.isfinite(row[name])}
+            self._events.write(step, finite)
         except OSError as error:
             raise self._error(error) from error
-        step = int(row["meta_step"])
-        for name in METRICS[1:]:
-            if math.isfinite(row[name]):
-                self._events.add_scalar(name, row[name], step)
         if not_finite:
             self._bar.write(
                 f"meta-step {step} is not finite and not applied: "
