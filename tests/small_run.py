@@ -24,7 +24,7 @@ SMALL = [
     "stack_antithetic_samples = True",  # One program to compile, not two.
     "meta_train.checkpoint_every = 1",
 ]
-_CACHE = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"comm_lopt_compiled_{os.getuid()}"
+COMPILED = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"comm_lopt_compiled_{os.getuid()}"
 
 
 def load(*bindings):
@@ -48,8 +48,8 @@ def start(folder, *bindings, resume=False, program=None, stderr=subprocess.PIPE)
     environment = {
         **os.environ,
         # Each process would otherwise compile the same programs again.
-        "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_COMPILATIONCOMPILED_DIR": str(COMPILED),
+        "JAX_PERSISTENTCOMPILED_MIN_COMPILE_TIME_SECS": "0",
     }
     module = ["-m", "comm_lopt"] if program is None else ["-c", program]
     return subprocess.Popen(

@@ -248,4 +248,5 @@ def _short(error: Exception) -> str:
 
 def _is_not_orbax_error(record: logging.LogRecord) -> bool:
     """Orbax logs each error of a save five times over, with tracebacks, and then raises it."""
-    return record.levelno < logging.ERROR or "orbax" not in pathlib.Path(record.pathname).parts
+    told_by_orbax = str(record.msg).startswith("[process=") or "orbax" in record.pathname
+    return record.levelno < logging.ERROR or not told_by_orbax

@@ -44,5 +44,8 @@ class ScalarEvents:
         self._writer.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._writer.close()
+        """Closes the file, also where what is left cannot be written."""
+        try:
+            self._writer.close()
+        finally:
+            self._writer._py_recordio_writer.close()
