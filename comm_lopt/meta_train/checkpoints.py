@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ __all__ = ["Checkpoints", "Restored"]
 PyTree = Any
 
 _DIGEST = "sha256"
+_BYTES_PER_ARRAY = 1024
 _UNFINISHED = ("*orbax-checkpoint-tmp*", ".removed-*")
 
 
@@ -97,6 +99,7 @@ class Checkpoints:
         info = {**info, _DIGEST: _digest(leaves, info)}
         self.wait()
         with self._saving(f"the checkpoint of meta-step {meta_step}"):
+            self._check_room(leaves)
             self._checkpointer.save(
                 self._folder / str(meta_step),
                 args=ocp.args.Composite(
@@ -188,6 +191,18 @@ class Checkpoints:
                 f"configuration: {len(different)} arrays differ, such as {first} "
                 f"({found.get(first)} saved, {expected.get(first)} here); resume with the "
                 "configuration it was started with, or start in another folder."
+            )
+
+    def _check_room(self, leaves: Mapping[str, np.ndarray]) -> None:
+        """Raises OSError if the disk is too full: Orbax's threads fail noisily, and late."""
+        # Orbax writes the arrays twice before it removes the first copy.
+        size = sum(leaf.nbytes for leaf in leaves.values())
+        needed = 2 * size + _BYTES_PER_ARRAY * len(leaves)
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise OSError(
+                errno.ENOSPC,
+                f"{os.strerror(errno.ENOSPC)}: about {needed} bytes needed, {free} free",
             )
 
     def _remove(self, meta_step: int) -> None:
