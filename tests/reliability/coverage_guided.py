@@ -3,6 +3,7 @@
 Half of the inputs stand for a whole file, half for the JSON header inside a sound one.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -34,10 +35,8 @@ def read(data):
         text = data[1:].decode("utf-8", errors="replace")
         content = save(ARRAYS, metadata={"comm_lopt": text})
     FILE.write_bytes(content)
-    try:
+    with contextlib.suppress(comm_lopt.ThetaError):
         comm_lopt.load_theta(FILE)
-    except comm_lopt.ThetaError:
-        pass
 
 
 def write_seeds(folder):
