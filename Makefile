@@ -1,6 +1,7 @@
 # make quickstart   meta-trains an optimizer on the bundled digits and compares it (5 minutes)
 # make test         lint, types and tests, those with TensorFlow Datasets included
 # make test-tfds    these alone; they have an environment of their own (a download of 600 MB)
+# make test-reliability   the long tests of what a run survives (half an hour)
 # make install      the virtual environment alone
 # make docs         the documentation, into site/
 # PYTHON=python3.12 picks another interpreter; remove .venv and .venv-tfds to change it.
@@ -15,7 +16,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 OUT ?= runs/quickstart
 UPSTREAM := learned-optimization==0.0.1
 
-.PHONY: install quickstart test test-tfds lint types docs clean
+.PHONY: install quickstart test test-tfds test-reliability lint types docs clean
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -27,6 +28,10 @@ test: lint types
 
 test-tfds: $(TFDS_VENV)/.test
 	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream
+
+test-reliability: $(VENV)/.test
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+	$(BIN)/python -m pytest -m reliability --durations 10 tests/reliability
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ TEST = [
     "ruff>=0.6",
     "mypy>=1.11",
 ]
+FUZZ = ["atheris>=2.3"]  # guided by coverage; `make test-reliability` uses it
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
 
 setup(
@@ -43,7 +44,7 @@ setup(
         "chex>=0.1.86",
         "dm-haiku>=0.0.13",
         "drjax>=0.1.4",  # maps workers, with or without a mesh
-        "filelock>=3.12",  # one process prepares a data set at a time
+        "filelock>=3.12",  # one process at a time makes a data set or a run
         "flax>=0.10",
         "gin-config>=0.5",
         "jax>=0.7",
@@ -57,7 +58,7 @@ setup(
         "tqdm>=4.66",
         "typing_extensions>=4.10",  # upstream imports it
     ],
-    extras_require={"tfds": TFDS, "test": TEST, "docs": DOCS},
+    extras_require={"tfds": TFDS, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -19,7 +19,7 @@ from comm_lopt.meta_test.results import claim_out_dir
 __all__ = ["main"]
 
 _SWEEP_FILE = "sweep.json"
-_ERRORS = (ValueError, TypeError, OSError, ImportError)
+_ERRORS = (ValueError, TypeError, OSError, ImportError, meta_train.DivergedError)
 
 _EPILOG = """\
 examples:
@@ -31,16 +31,28 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, or 2 after an error that it prints."""
+    """Runs the command line; returns the exit status.
+
+    It is 0, or 2 after an error, which is printed, or 128 and the number of the signal after
+    which meta-training stopped with all its work saved: 143 for SIGTERM, 130 for Ctrl-C.
+    """
     arguments = _parser().parse_args(argv)
     try:
         arguments.function(arguments)
+    except meta_train.RunStopped as stopped:
+        return _tell(arguments.command, stopped, stopped.exit_status)
     except _ERRORS as error:
         if arguments.debug:
             raise
-        print(f"comm-lopt {arguments.command}: {error}", file=sys.stderr)
-        return 2
+        return _tell(arguments.command, error, 2)
     return 0
+
+
+def _tell(command: str, error: Exception, exit_status: int) -> int:
+    """Prints an error without the Python functions that gin adds to its message."""
+    message = str(error).split("\n  In call to configurable")[0]
+    print(f"comm-lopt {command}: {message}", file=sys.stderr)
+    return exit_status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,11 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         "--train_log_dir",
         required=True,
         metavar="DIR",
-        help="folder for theta/, checkpoints/, metrics.csv, TensorBoard events and config.gin",
+        help="folder for theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, TensorBoard "
+        "events and config.gin",
     )
     training.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     training.add_argument(
-        "--resume", action="store_true", help="go on from the newest checkpoint in the folder"
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in the folder, if there is a run",
     )
     training.add_argument("--no_progress", action="store_true", help="show no progress bar")
 
@@ -278,7 +293,7 @@ def _from_sweep(path: str) -> Candidate:
     file = pathlib.Path(path) / _SWEEP_FILE
     if not file.exists():
         raise FileNotFoundError(f"no {_SWEEP_FILE} in {path}; pass the --out_dir of a sweep.")
-    saved = json.loads(file.read_text(encoding="utf-8"))
+    saved = meta_test.read_json(file, meta_test.check_sweep)
     return meta_test.baseline(saved["optimizer"], **saved["best"])
 
 

@@ -57,7 +57,7 @@ def test_commands_run_one_after_another(
 
 def test_make_targets_exist():
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"`?make ([a-z]+)", TEXT):
+    for target in re.findall(r"`?make ([a-z-]+)", TEXT):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

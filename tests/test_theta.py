@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import comm_lopt
@@ -26,6 +27,7 @@ def _rewrite(path, header=None, arrays=None):
 def _header(learned_opt, **changes):
     header = {
         "format_version": 1,
+        "feature_version": 1,
         "class": learned_opt.name,
         "hparams": learned_opt.hparams(),
         "trained_on": {},
@@ -82,9 +84,76 @@ def test_newer_format_says_so(tmp_path):
         comm_lopt.load_theta(path)
 
 
+@pytest.mark.parametrize("found", [0, "1", None, True])
+def test_version_that_never_was_is_refused(tmp_path, found):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), format_version=found))
+    with pytest.raises(comm_lopt.ThetaError, match="format version .*reads 1; save it anew"):
+        comm_lopt.load_theta(path)
+
+
+def test_other_features_are_refused(tmp_path):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), feature_version=2))
+    with pytest.raises(comm_lopt.ThetaError, match="feature version 2.*newer comm_lopt"):
+        comm_lopt.load_theta(path)
+
+
+def test_header_says_what_theta_is_and_how_it_may_be_used(tmp_path):
+    learned_opt = comm_lopt.LAggA(4)
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    path = comm_lopt.save_theta(tmp_path, learned_opt, theta, {"task": "t", "num_local_steps": 2})
+    with safe_open(str(path), "numpy") as file:
+        header = json.loads(file.metadata()["comm_lopt"])
+    assert header["class"] == "LAggA" and header["hparams"]["num_workers"] == 4
+    assert header["trained_on"] == {"task": "t", "num_local_steps": 2}
+    assert header["feature_version"] == 1 and header["licence"] == "Apache-2.0"
+    assert header["versions"] == comm_lopt.versions()
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "told"),
+    [
+        ([1], "must be an object"),
+        ({"local_learning_rate": "fast"}, "local_learning_rate is 'fast'; it must be a int or"),
+        ({"local_learning_rate": float("nan")}, "local_learning_rate is nan"),
+        ({"note": ["a", "list"]}, "trained_on.note"),
+    ],
+)
+def test_training_that_is_not_told_as_expected_is_refused(tmp_path, trained_on, told):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), trained_on=trained_on))
+    with pytest.raises(comm_lopt.ThetaError, match=told):
+        comm_lopt.load_theta(path)
+
+
+@pytest.mark.parametrize("size", [10**9, 10**30])
+@pytest.mark.parametrize("name", ["hidden_size", "hidden_layers"])
+def test_sizes_that_no_file_can_hold_are_refused_at_once(tmp_path, name, size):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    hparams = {**comm_lopt.LOptA().hparams(), name: size}
+    _rewrite(path, _header(comm_lopt.LOptA(), hparams=hparams))
+    with pytest.raises(comm_lopt.ThetaError):
+        comm_lopt.load_theta(path)
+
+
+def test_theta_that_does_not_fit_is_not_saved(tmp_path):
+    theta = comm_lopt.LOptA(hidden_size=4).init(jax.random.PRNGKey(0))
+    with pytest.raises(comm_lopt.ThetaError, match="expects float32"):
+        comm_lopt.save_theta(tmp_path, comm_lopt.LOptA(), theta, {})
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "header",
-    [None, "no json", "[]", _header(comm_lopt.LOptA(), hparams={}), '{"format_version": 1}'],
+    [
+        None,
+        "no json",
+        "[" * 10_000,
+        "[]",
+        _header(comm_lopt.LOptA(), hparams={}),
+        '{"format_version": 1, "feature_version": 1}',
+    ],
 )
 def test_header_that_is_not_ours_is_refused(tmp_path, header):
     _, path = _saved(tmp_path, comm_lopt.LOptA())

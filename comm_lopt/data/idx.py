@@ -7,20 +7,27 @@ import math
 import os
 import pathlib
 import zlib
+from typing import Protocol
 
 import numpy as np
 
 from comm_lopt.data.folder import DataError
 from comm_lopt.data.images import LabelledImages, check_images
+from comm_lopt.data.unpacking import check_unpacked_size
 
 __all__ = ["find_idx_files", "read_idx", "read_idx_images"]
 
 _UINT8 = 0x08
 _MAX_RANK = 8
+_PIECE = 1 << 20
 _FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
@@ -37,36 +44,58 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: the file is truncated, longer than its header says, of another type, or no
-        IDX file at all.
+      DataError: the file is truncated, longer than its header says, of another type, no IDX
+        file at all, or unpacks to more than data does (see `check_unpacked_size`).
     """
     path = pathlib.Path(path)
+    packed = path.suffix == ".gz"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if packed else path.open("rb") as file:
+            shape = _read_shape(path, file)
+            expected = math.prod(shape)
+            if packed:
+                check_unpacked_size(path, expected)
+            # One byte more than expected tells whether the file is longer, and has gzip compare
+            # its checksum, which stands at the end.
+            content = _read_at_most(file, expected + 1)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked: {error}; fetch it anew.") from error
-    if len(content) < 4 or content[:2] != b"\0\0" or not 1 <= content[3] <= _MAX_RANK:
+    if len(content) != expected:
+        found = f"{len(content)}" if len(content) < expected else "more"
         raise DataError(
-            f"{path} begins with {content[:4].hex() or 'nothing'}: an IDX file begins with 0000, "
+            f"{path} says it has shape {list(shape)}, {expected} values, and holds {found}; fetch "
+            "it anew."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_shape(path: pathlib.Path, file: _Readable) -> tuple[int, ...]:
+    start = file.read(4)
+    if len(start) < 4 or start[:2] != b"\0\0" or not 1 <= start[3] <= _MAX_RANK:
+        raise DataError(
+            f"{path} begins with {start.hex() or 'nothing'}: an IDX file begins with 0000, "
             f"its type and its rank (1 to {_MAX_RANK}); pass the original file."
         )
-    if content[2] != _UINT8:
+    if start[2] != _UINT8:
         raise DataError(
-            f"{path} holds values of type {content[2]:#04x}; images and labels are unsigned "
+            f"{path} holds values of type {start[2]:#04x}; images and labels are unsigned "
             f"bytes, {_UINT8:#04x}."
         )
-    rank = content[3]
-    start = 4 + 4 * rank
-    if len(content) < start:
+    sizes = file.read(4 * start[3])
+    if len(sizes) < 4 * start[3]:
         raise DataError(f"{path} ends inside its header; fetch it anew.")
-    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", rank, 4))
-    expected = math.prod(shape)
-    if len(content) - start != expected:
-        raise DataError(
-            f"{path} says it has shape {list(shape)}, {expected} values, and holds "
-            f"{len(content) - start}; fetch it anew."
-        )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+
+
+def _read_at_most(file: _Readable, limit: int) -> bytearray:
+    """Reads to the end or to the limit; memory is taken for what is there, not for the limit."""
+    content = bytearray()
+    while len(content) < limit:
+        piece = file.read(min(_PIECE, limit - len(content)))
+        if not piece:
+            break
+        content += piece
+    return content
 
 
 def find_idx_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import zipfile
+from typing import IO
 
 import gin
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.folder import DataError
 from comm_lopt.data.images import LabelledImages, check_images, image_datasets, percent_splits
+from comm_lopt.data.unpacking import check_unpacked_size
 
 __all__ = ["npz_datasets", "read_npz"]
 
@@ -30,14 +33,19 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: it is truncated, corrupt, or no `.npz` file.
+      DataError: it is truncated, corrupt, no `.npz` file, or unpacks to more than data does
+        (see `check_unpacked_size`).
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
         with zipfile.ZipFile(path) as file:
-            return {name.removesuffix(".npy"): _array(file, name) for name in file.namelist()}
+            members = file.infolist()
+            check_unpacked_size(path, sum(member.file_size for member in members))
+            return {m.filename.removesuffix(".npy"): _array(file, m) for m in members}
+    except DataError:
+        raise
     # What a damaged file raises in zipfile and in NumPy is an open list.
     except Exception as error:
         raise DataError(
@@ -45,13 +53,37 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _array(file: zipfile.ZipFile, name: str) -> np.ndarray:
-    with file.open(name) as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
+def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with file.open(member) as content:
+        shape, dtype = _header(content)
+        # NumPy would make the whole array before it reads the first value.
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(
+                f"{member.filename} is of {dtype}{list(shape)} and has {member.file_size} bytes"
+            )
+    with file.open(member) as content:
+        array = np.lib.format.read_array(content, allow_pickle=False)
         # The checksum is looked at only where the member ends.
-        if member.read(1):
-            raise ValueError(f"{name} is longer than its header says")
+        if content.read(1):
+            raise ValueError(f"{member.filename} is longer than its header says")
     return array
+
+
+def _header(content: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that an array of a `.npy` file says it has."""
+    version = np.lib.format.read_magic(content)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"format version {version} of .npy; images and labels need 1.0 or 2.0")
+    shape, _, dtype = readers[version](content)
+    if dtype.hasobject:
+        raise ValueError("pickled objects, which are never read: allow_pickle=False")
+    if not dtype.itemsize:
+        raise ValueError(f"values of type {dtype}, which have no size")
+    return shape, dtype
 
 
 @gin.configurable(module="comm_lopt")

@@ -16,9 +16,9 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-import filelock
 import numpy as np
 
+from comm_lopt.atomic import locked
 from comm_lopt.data.folder import DataError
 
 __all__ = ["PreparedWriter", "exclusive", "read_prepared", "writing_prepared"]
@@ -132,17 +132,9 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
       FileExistsError: another process is at it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise FileExistsError(
-            f"another process is preparing {folder}; wait until it has ended."
-        ) from error
-    try:
+    lock = folder.with_name(f".{folder.name}.lock")
+    with locked(lock, f"another process is preparing {folder}; wait until it has ended."):
         yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

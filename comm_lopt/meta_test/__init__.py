@@ -1,5 +1,6 @@
 """Optimizers on tasks: curves, sweeps and their results."""
 
+from comm_lopt.meta_test.check_results import ResultsError, check_sweep, read_json
 from comm_lopt.meta_test.configured import meta_test_problem
 from comm_lopt.meta_test.problem import Candidate, Problem, baseline, learned
 from comm_lopt.meta_test.results import make_results, read_results, rounds_to, write_results
@@ -10,12 +11,15 @@ __all__ = [
     "Candidate",
     "Curves",
     "Problem",
+    "ResultsError",
     "SweepResult",
     "baseline",
+    "check_sweep",
     "grid_points",
     "learned",
     "make_results",
     "meta_test_problem",
+    "read_json",
     "read_results",
     "rounds_to",
     "run",

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from comm_lopt.atomic import replacing
+from comm_lopt.meta_test.check_results import check_results, read_json
 from comm_lopt.meta_test.problem import Candidate, Problem
 from comm_lopt.meta_test.runs import Curves
 from comm_lopt.upstream import Datasets
@@ -138,9 +140,8 @@ def write_results(
         for name, (_, curves) in runs.items():
             writer.writerows(_curve_rows(name, results["seeds"], curves))
     text = json.dumps(results, indent=2, allow_nan=False)
-    temporary = folder / f".{_RESULTS}.{os.getpid()}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / _RESULTS)
+    with replacing(folder / _RESULTS) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -148,20 +149,13 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: it is not there.
-      ValueError: it is not in the results format.
+      ResultsError: it is not in the results format; a report of what is can be made.
     """
     path = pathlib.Path(path)
     path = path / _RESULTS if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"no results at {path}; pass the --out_dir of a meta-test.")
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    missing = [key for key in ("task", "optimizers", "targets") if key not in dict(results)]
-    if missing:
-        raise ValueError(f"{path} has no {missing[0]!r}: it is not a meta-test's results.json.")
-    return results
+    return read_json(path, check_results)
 
 
 def _curve_rows(name: str, seeds: Sequence[int], curves: Curves) -> list[list[Any]]:

@@ -1,6 +1,22 @@
 """Theta out of tasks: `comm-lopt meta-train`."""
 
+from comm_lopt.meta_train.errors import (
+    CheckpointError,
+    DivergedError,
+    ResumeError,
+    RunStopped,
+    SaveError,
+)
 from comm_lopt.meta_train.loop import check_fit, meta_train
 from comm_lopt.meta_train.theta_optimizer import ThetaAdamW
 
-__all__ = ["ThetaAdamW", "check_fit", "meta_train"]
+__all__ = [
+    "CheckpointError",
+    "DivergedError",
+    "ResumeError",
+    "RunStopped",
+    "SaveError",
+    "ThetaAdamW",
+    "check_fit",
+    "meta_train",
+]

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gin
 import jax
 import numpy as np
-import optax
 
 from comm_lopt import upstream
+from comm_lopt.atomic import locked
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.positions import part_sizes, positions, reseed, restore_positions
+from comm_lopt.data.positions import part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.log import MetaTrainLog
+from comm_lopt.meta_train.errors import SaveError
+from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
+from comm_lopt.meta_train.not_finite import WatchedEstimator
+from comm_lopt.meta_train.run import Run, RunParts
+from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
-from comm_lopt.theta import save_theta
 
 __all__ = ["check_fit", "meta_train"]
 
 PyTree = Any
+
+_CHECKPOINTS = "checkpoints"
 
 
 def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOptimizer) -> None:
@@ -55,6 +60,7 @@ def meta_train(
     seed: int = 0,
     checkpoint_every: int = 100,
     keep_checkpoints: int = 3,
+    max_skipped_in_a_row: int = 10,
     resume: bool = False,
     progress: bool = True,
     local_learning_rate: float | None = None,
@@ -64,8 +70,14 @@ def meta_train(
     The estimators are those of upstream's `build_gradient_estimators`, the learner upstream's
     `GradientLearner`; bind both with `include 'outer_training.gin'`.
 
+    SIGTERM or Ctrl-C end the run after the meta-step at hand, with a checkpoint; a second
+    Ctrl-C ends the process at once. A run that is resumed gives bit for bit the theta of one
+    that was never stopped, provided that its data can be replayed (all data sets of comm_lopt
+    can). docs/reliability.md says what else is promised.
+
     Args:
-      train_log_dir: gets theta/, checkpoints/, metrics.csv, events and config.gin.
+      train_log_dir: gets theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, events
+        and config.gin.
       num_meta_steps: meta-steps of the whole run.
       num_estimators: gradient estimators whose gradients are averaged in each meta-step; of
         several task families, for each of them.
@@ -74,8 +86,10 @@ def meta_train(
         upstream's `sample_task_family_fn` binding.
       seed: of theta, tasks, perturbations.
       checkpoint_every: meta-steps from one checkpoint to the next.
-      keep_checkpoints: how many of the newest stay.
-      resume: go on from the newest checkpoint in `train_log_dir`, if there is one.
+      keep_checkpoints: how many of the newest stay, beside the best; see `Progress`.
+      max_skipped_in_a_row: a meta-step whose meta-loss or meta-gradient is not finite is not
+        applied; so many in a row end the run.
+      resume: go on from the newest checkpoint in `train_log_dir`, if there is a run.
       progress: show a progress bar.
       local_learning_rate: γ, for theta's header; that of `local_sgd`'s binding if None.
 
@@ -83,22 +97,31 @@ def meta_train(
       The learned optimizer and its theta.
 
     Raises:
-      FileExistsError: `train_log_dir` holds a run, and `resume` is not set.
+      FileExistsError: `train_log_dir` holds a run and `resume` is not set, or another process
+        is at it.
       ValueError: a number below 1, or an optimizer that does not fit its task family.
+      CheckpointError: `resume`, and no checkpoint of the run is whole.
+      ResumeError: `resume` with a configuration that is another problem.
+      SaveError: the folder cannot be written.
+      DivergedError: `max_skipped_in_a_row` meta-steps in a row were not finite.
+      RunStopped: a signal asked for it.
     """
     require_at_least_one("num_meta_steps", num_meta_steps, "meta-steps")
     require_at_least_one("num_estimators", num_estimators, "gradient estimators")
     require_at_least_one("checkpoint_every", checkpoint_every, "meta-steps between checkpoints")
+    require_at_least_one("keep_checkpoints", keep_checkpoints, "checkpoints")
+    require_at_least_one("max_skipped_in_a_row", max_skipped_in_a_row, "skipped meta-steps")
     folder = pathlib.Path(train_log_dir)
-    if (folder / "metrics.csv").exists() and not resume:
-        raise FileExistsError(
-            f"{folder} holds another meta-training run; pass --resume to go on with it, or "
-            "another --train_log_dir."
-        )
+    _refuse_another_run(folder, resume)
     key = jax.random.PRNGKey(seed)
-    theta_key, estimator_key, state_key, key = jax.random.split(key, 4)
+    theta_key, estimator_key, unrolls_key, key = jax.random.split(key, 4)
     learner = upstream.configured_gradient_learner(num_meta_steps)
-    estimators = upstream.build_gradient_estimators(estimator_key, num_estimators, task_families)
+    estimators = [
+        WatchedEstimator(estimator)
+        for estimator in upstream.build_gradient_estimators(
+            estimator_key, num_estimators, task_families
+        )
+    ]
     families = [upstream.task_family_of(estimator) for estimator in estimators]
     learned_opt = upstream.learned_opt_of(estimators[0])
     for number, family in enumerate(families):
@@ -106,81 +129,51 @@ def meta_train(
         _tell_parts(family, progress)
         # Estimators of one family would otherwise all see the same batches.
         reseed(family.datasets, number)
-    folder.mkdir(parents=True, exist_ok=True)
+    parts = RunParts(
+        folder, learner, estimators, families, learned_opt, seed, num_meta_steps,
+        local_learning_rate,
+    )  # fmt: skip
+    with _alone_in(folder), StopSignals() as stop, contextlib.ExitStack() as stack:
+        _refuse_another_run(folder, resume)
+        checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
+        stack.callback(checkpoints.close)
+        run = Run(parts, checkpoints, theta_key, unrolls_key, key)
+        log = MetaTrainLog(folder, run.progress.meta_step, num_meta_steps, progress)
+        stack.callback(log.close)
+        run.go_on(log, stop, checkpoint_every, max_skipped_in_a_row)
+    return learned_opt, jax.tree.map(np.asarray, run.theta)
 
-    learner_state = learner.init(theta_key)
-    weights = learner.get_state_for_worker(learner_state)
-    unrolls = [
-        estimator.init_worker_state(weights, unroll_key)
-        for estimator, unroll_key in zip(
-            estimators, jax.random.split(state_key, len(estimators)), strict=True
-        )
-    ]
-    checkpoints = Checkpoints(folder / "checkpoints", keep_checkpoints)
-    done = 0
-    if resume and checkpoints.latest is not None:
-        done, (learner_state, unrolls, key), info = checkpoints.restore(
-            (learner_state, unrolls, key)
-        )
-        for family, saved in zip(families, info["positions"], strict=True):
-            restore_positions(family.datasets, saved)
 
-    def save(meta_step: int) -> None:
-        log.flush()
-        info = {"positions": [positions(family.datasets) for family in families]}
-        checkpoints.save(meta_step, (learner_state, unrolls, key), info)
-        theta = upstream.meta_params(learner, learner_state)
-        trained_on = _trained_on(families, meta_step, local_learning_rate)
-        save_theta(folder / "theta", learned_opt, theta, trained_on)
-
-    log = MetaTrainLog(folder, done, num_meta_steps, progress)
-    begin = time.perf_counter()
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Makes the run's folder and keeps other processes out; says so if it cannot be written."""
+    busy = (
+        f"another process is meta-training in {folder}; wait until it has ended, or pass another "
+        "--train_log_dir."
+    )
     try:
-        for meta_step in range(done + 1, num_meta_steps + 1):
-            key, gradient_key, update_key = jax.random.split(key, 3)
-            out = upstream.gradient_worker_compute(
-                learner.get_state_for_worker(learner_state),
-                estimators,
-                unrolls,
-                gradient_key,
-                with_metrics=False,
-            )
-            unrolls = out.unroll_states
-            learner_state, _ = learner.update(learner_state, [out.to_put], key=update_key)
-            log.write(
-                {
-                    "meta_step": meta_step,
-                    "meta_loss": float(out.to_put.mean_loss),
-                    "meta_gradient_norm": float(optax.tree.norm(out.to_put.theta_grads)),
-                    "seconds": round(time.perf_counter() - begin, 3),
-                }
-            )
-            if meta_step == done + 1:
-                (folder / "config.gin").write_text(gin.operative_config_str(), encoding="utf-8")
-            if meta_step % checkpoint_every == 0 and meta_step != num_meta_steps:
-                save(meta_step)
-        if done < num_meta_steps:
-            save(num_meta_steps)
-    finally:
-        log.close()
-        checkpoints.close()
-    return learned_opt, jax.tree.map(np.asarray, upstream.meta_params(learner, learner_state))
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", busy):
+            yield
+    except (SaveError, FileExistsError):
+        raise
+    except OSError as error:
+        raise SaveError(
+            f"{folder} cannot be written ({error}); make room or mend it, then go on with "
+            "--resume, or pass another --train_log_dir."
+        ) from error
+
+
+def _refuse_another_run(folder: pathlib.Path, resume: bool) -> None:
+    started = (folder / METRICS_FILE).exists() or any((folder / _CHECKPOINTS).glob("[0-9]*"))
+    if started and not resume:
+        raise FileExistsError(
+            f"{folder} holds another meta-training run; pass --resume to go on with it, or "
+            "another --train_log_dir."
+        )
 
 
 def _tell_parts(family: upstream.TaskFamily, aloud: bool) -> None:
     sizes = part_sizes(family.datasets)
     if aloud and sizes is not None:
         print(f"{family.name}: training examples of each worker: {sizes}", file=sys.stderr)
-
-
-def _trained_on(
-    families: Sequence[upstream.TaskFamily], meta_steps: int, local_learning_rate: float | None
-) -> dict[str, Any]:
-    tasks = dict.fromkeys(getattr(family, "inner", family).name for family in families)
-    known: dict[str, Any] = {"task": ", ".join(tasks), "meta_steps": meta_steps}
-    family = families[0]
-    if isinstance(family, LocalSGDTaskFamily):
-        known["num_workers"] = family.num_workers
-        known["num_local_steps"] = family.num_local_steps
-        known["local_learning_rate"] = local_learning_rate
-    return known

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ DAMAGED = {
     "floats": (b"\0\0\x0d" + WHOLE[3:], "type 0x0d"),
     "cut in the header": (WHOLE[:9], "ends inside its header"),
     "one value missing": (WHOLE[:-1], "24 values, and holds 23"),
-    "one value too many": (WHOLE + b"x", "24 values, and holds 25"),
+    "one value too many": (WHOLE + b"x", "24 values, and holds more"),
     "absurd shape": (struct.pack(">BBBB3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "and holds 0"),
 }
 
@@ -62,7 +63,8 @@ def test_damaged_file_is_refused(tmp_path, case):
 def test_damaged_gzip_is_refused(tmp_path, content):
     path = tmp_path / "file.gz"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="cannot be unpacked"):
+    # What comes before the damage may be looked at first.
+    with pytest.raises(DataError, match="cannot be unpacked|begins with"):
         read_idx(path)
 
 
@@ -82,6 +84,28 @@ def test_file_damaged_anywhere_is_refused_or_gives_an_array_of_its_shape(tmp_pat
         # Only gzip has a checksum: in a plain file a changed value cannot be told.
         assert not packed or np.array_equal(found, ARRAY)
     assert refused >= 40
+
+
+@pytest.mark.parametrize("name", ["file", "file.gz"])
+def test_file_that_holds_far_more_than_it_says_is_not_read_to_its_end(tmp_path, name):
+    path = tmp_path / name
+    content = WHOLE + bytes(10_000_000)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="24 values, and holds more"):
+            read_idx(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_small_file_that_unpacks_to_a_lot_is_refused_before_it_does(tmp_path):
+    path = tmp_path / "file.gz"
+    content = struct.pack(">BBBB1I", 0, 0, 8, 1, 80_000_000) + bytes(80_000_000)
+    path.write_bytes(gzip.compress(content))
+    with pytest.raises(DataError, match="unpacks to 80000000 bytes, more than 67108864"):
+        read_idx(path)
 
 
 def test_missing_file_is_missing(tmp_path):

@@ -129,6 +129,41 @@ def test_array_longer_than_its_header_says_is_refused(tmp_path):
         read_npz(path)
 
 
+def zipped(path, name, header, content=b""):
+    """Writes a file with one array, whose header may say what it likes."""
+    array = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        array, {"descr": "|u1", "fortran_order": False, "shape": (1,), **header}
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr(f"{name}.npy", array.getvalue() + content)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        ({"shape": (10**12,)}, "is of uint8.1000000000000. and has"),
+        ({"shape": (10**9, 10**9, 10**9)}, "cannot be read"),
+        ({"descr": "|V0", "shape": (10**12,)}, "have no size"),
+        ({"descr": "|S1000000000"}, "and has"),
+    ],
+)
+def test_array_that_says_it_is_larger_than_the_file_is_refused_before_it_is_made(
+    tmp_path, header, told
+):
+    path = tmp_path / "data.npz"
+    zipped(path, "image", header)
+    with pytest.raises(DataError, match=told):
+        read_npz(path)
+
+
+def test_small_file_that_unpacks_to_a_lot_is_refused_before_it_does(tmp_path):
+    path = tmp_path / "data.npz"
+    zipped(path, "image", {"shape": (80_000_000,)}, bytes(80_000_000))
+    with pytest.raises(DataError, match="unpacks to 80000[0-9]+ bytes, more than 67108864"):
+        read_npz(path)
+
+
 def test_pickled_arrays_are_refused_and_not_run(tmp_path):
     labels = np.asarray([{"a": 1}] * 60, dtype=object)
     path = written(tmp_path, {"image": IMAGES, "label": labels})

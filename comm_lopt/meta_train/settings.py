@@ -1,0 +1,109 @@
+"""What decides a run's numbers, kept with its checkpoints so that a resumed run has the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import gin
+
+from comm_lopt import upstream
+from comm_lopt.meta_train.errors import ResumeError
+from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
+
+__all__ = ["HARMLESS", "require_same_settings", "run_settings"]
+
+HARMLESS = frozenset(
+    {
+        "meta_train.checkpoint_every",
+        "meta_train.keep_checkpoints",
+        "meta_train.max_skipped_in_a_row",
+        "meta_train.num_meta_steps",
+        "meta_train.progress",
+        "meta_train.resume",
+        "meta_train.train_log_dir",
+        # The macro, and the schedule's end that hangs on it: a run may be made longer.
+        "num_meta_steps",
+        "ThetaAdamW.num_meta_steps",
+    }
+)
+"""Settings that may differ in a resumed run. All others decide what is computed."""
+
+_SHOWN = 20
+
+
+def run_settings(
+    seed: int,
+    families: Sequence[upstream.TaskFamily],
+    learned_opt: upstream.LearnedOptimizer,
+) -> dict[str, str]:
+    """Returns the settings of a run: by name, the value as text.
+
+    They are gin's operative configuration (every parameter of what was called so far, defaults
+    included) and what can reach the run without gin.
+
+    Args:
+      seed: the run's.
+      families: one for each gradient estimator.
+      learned_opt: the optimizer.
+    """
+    settings = {}
+    # A long value goes on in lines that are indented.
+    for binding in re.split(r"\n(?![ \n#]|$)", "\n" + gin.operative_config_str()):
+        name, equals, value = binding.partition(" = ")
+        if equals:
+            value = re.sub(r"\n#.*", "", value)
+            settings[name] = re.sub(r"\s*\\?\n\s*", " ", value).strip(" \\")
+    settings["seed"] = str(seed)
+    for number, family in enumerate(families):
+        settings[f"task_families[{number}]"] = family.name
+        for size in ("num_workers", "num_local_steps"):
+            if hasattr(family, size):
+                settings[f"task_families[{number}].{size}"] = str(getattr(family, size))
+    settings["num_task_families"] = str(len(families))
+    settings["optimizer"] = learned_opt.name
+    if isinstance(learned_opt, GlobalLearnedOptimizer):
+        hparams = learned_opt.hparams().items()
+        settings |= {f"optimizer.{name}": repr(value) for name, value in hparams}
+    return settings
+
+
+def require_same_settings(saved: Mapping[str, str], here: Mapping[str, str], where: str) -> None:
+    """Compares the settings of a checkpoint with those of the run that is to go on from it.
+
+    What only one of the two has is passed over: a process may have called other configurables
+    as well. A part that was exchanged shows in the setting that names it.
+
+    Args:
+      saved: with the checkpoint.
+      here: of this run.
+      where: names the checkpoint, for the message.
+
+    Raises:
+      ResumeError: a setting that is not among `HARMLESS` differs.
+    """
+    different = [
+        f"  {name}: {saved[name]} saved, {here[name]} here"
+        for name in sorted(saved.keys() & here.keys())
+        if saved[name] != here[name] and not _is_harmless(name)
+    ]
+    if different:
+        rest = [f"  and {len(different) - _SHOWN} more"] if len(different) > _SHOWN else []
+        raise ResumeError(
+            "\n".join(
+                [
+                    f"the checkpoint of {where} does not fit this configuration, which is "
+                    "another problem:",
+                    *different[:_SHOWN],
+                    *rest,
+                    "Resume with the configuration it was started with, or start in another "
+                    "folder. Only these may change: " + ", ".join(sorted(HARMLESS)) + ".",
+                ]
+            )
+        )
+
+
+def _is_harmless(name: str) -> bool:
+    """Whether a setting may change, with whatever scope and modules gin writes before it."""
+    selector = name.rpartition("/")[2].split(".")
+    return ".".join(selector[-2:]) in HARMLESS

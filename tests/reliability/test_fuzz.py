@@ -1,0 +1,189 @@
+"""Files from elsewhere: whatever is in them, a reader gives its data or its one error."""
+
+import gzip
+import io
+import json
+import random
+import struct
+import zipfile
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from mutations import fuzz, json_bytes, mutated_bytes, mutated_json, nested
+
+import comm_lopt
+from comm_lopt import meta_test
+from comm_lopt.data.folder import DataError
+from comm_lopt.data.idx import read_idx
+from comm_lopt.data.npz import read_npz
+
+MOST_SECONDS, MOST_MEMORY_MB = 5.0, 100
+QUICK, LONG = 600, 25_000
+
+
+def split_safetensors(content):
+    """The JSON header of a safetensors file, with our own header read as well, and the values."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"]["comm_lopt"] = json.loads(header["__metadata__"]["comm_lopt"])
+    return header, content[8 + size :]
+
+
+def joined_safetensors(header, values, rng):
+    """The inverse; a header that is no longer what it was is joined as far as it goes."""
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if isinstance(metadata, dict) and not isinstance(metadata.get("comm_lopt"), str):
+        metadata["comm_lopt"] = json.dumps(metadata.get("comm_lopt"))
+    text = json_bytes(header)
+    size = len(text) if rng.random() < 0.95 else rng.choice([0, 1, 2**31, 2**63, 2**64 - 1])
+    return struct.pack("<Q", size) + text + values
+
+
+def theta_files(folder, count, rng):
+    """Thetas of every class with bytes or header changed."""
+    whole = []
+    for name in ("LOptA", "LAggA", "LOpt", "LAgg"):
+        learned_opt = comm_lopt.OPTIMIZERS[name].make(hidden_size=3)
+        theta = learned_opt.init(jax.random.PRNGKey(0))
+        trained_on = {"task": "t", "num_workers": 8, "local_learning_rate": 0.5}
+        path = comm_lopt.save_theta(folder / name, learned_opt, theta, trained_on)
+        whole.append(path.read_bytes())
+    parts = [split_safetensors(content) for content in whole]
+    for _ in range(count):
+        if rng.random() < 0.25:
+            yield mutated_bytes(rng.choice(whole), rng)
+            continue
+        header, values = rng.choice(parts)
+        if rng.random() < 0.02:
+            metadata = {**header["__metadata__"], "comm_lopt": nested(rng).decode()}
+            changed = {**header, "__metadata__": metadata}
+        elif rng.random() < 0.6:
+            ours = mutated_json(header["__metadata__"]["comm_lopt"], rng)
+            changed = {**header, "__metadata__": {"comm_lopt": ours}}
+        else:
+            changed = mutated_json(header, rng)
+        yield joined_safetensors(changed, values, rng)
+
+
+def idx_files(count, rng):
+    """IDX files with bytes, sizes or packing changed."""
+    values = bytes(range(24))
+    for _ in range(count):
+        rank = rng.choice([1, 2, 3, 3, 3, 0, 8, 9, 255])
+        sizes = rng.choice([[2, 3, 4], [24], [0], [2**32 - 1] * 3, [rng.randrange(2**32)] * 3])
+        content = struct.pack(">BBBB", 0, 0, rng.choice([8, 8, 8, 9, 13]), rank)
+        content += b"".join(struct.pack(">I", size) for size in (sizes * 9)[:rank]) + values
+        if rng.random() < 0.5:
+            content = mutated_bytes(content, rng)
+        packed = gzip.compress(content + bytes(rng.choice([0, 0, 10_000, 10_000_000])), 1)
+        yield packed if rng.random() < 0.5 else mutated_bytes(packed, rng)
+
+
+def npz_files(count, rng):
+    """Archives with bytes, array headers or directory changed."""
+    for _ in range(count):
+        file = io.BytesIO()
+        method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+        with zipfile.ZipFile(file, "w", method) as archive:
+            for name in rng.choice([["image", "label"], ["image"], ["../x"], []]):
+                archive.writestr(f"{name}.npy", npy_bytes(rng))
+        content = file.getvalue()
+        yield content if rng.random() < 0.4 else mutated_bytes(content, rng)
+
+
+def npy_bytes(rng):
+    header = {
+        "descr": rng.choice(["|u1", "|u1", "<i4", "|O", "|V0", "<U9999999", "|S1000000000", "?"]),
+        "fortran_order": rng.choice([False, True]),
+        "shape": rng.choice([(6,), (2, 3), (), (2**62,), (2**40, 2**40), (-1,), (0, 2**40)]),
+    }
+    array = io.BytesIO()
+    write = rng.choice([np.lib.format.write_array_header_1_0, np.lib.format.write_array_header_2_0])
+    write(array, header)
+    content = array.getvalue() + bytes(rng.choice([6, 24, 0, 1_000_000]))
+    return content if rng.random() < 0.5 else mutated_bytes(content, rng)
+
+
+def results_of(seeds=(1, 2)):
+    entry = {
+        "rounds_to": {"final_loss_of_LocalSGD": None, "half": 2},
+        "heldout": {"split": "test", "loss": 0.5, "accuracy": None, "bits_per_byte": 2.5},
+        "train_loss_std": [0.1, None, 0.1],
+        "train_loss": [2.0, 1.0, 0.5],
+        "hparams": {"momentum": 0.9},
+        "bytes_per_round_per_worker": 4096,
+        "final_train_loss": 0.5,
+        "diverged_seeds": [2],
+    }
+    return {
+        "task": "a_task",
+        "num_workers": 8,
+        "num_local_steps": 4,
+        "local_batch_size": 16,
+        "num_rounds": 3,
+        "seeds": list(seeds),
+        "optimizers": {"SlowMo": entry, "LocalSGD": {**entry, "diverged_seeds": []}},
+        "targets": {"final_loss_of_LocalSGD": 0.5, "half": 0.75},
+    }
+
+
+def results_files(count, rng):
+    """Results with bytes or values changed."""
+    whole = results_of()
+    for _ in range(count):
+        match rng.randrange(20):
+            case 0:
+                yield nested(rng)
+            case 1 | 2 | 3:
+                yield mutated_bytes(json_bytes(whole), rng)
+            case _:
+                yield json_bytes(mutated_json(whole, rng))
+
+
+def reported(path):
+    """Reads results, and reports what was read as `meta-test` does; every tenth with a figure."""
+    results = meta_test.read_results(path)
+    comm_lopt.markdown_table(results)
+    if zlib.crc32(path.read_bytes()) % 10 == 0:
+        comm_lopt.loss_figure(results).savefig(io.BytesIO(), dpi=20)
+
+
+KINDS = {
+    "theta": (comm_lopt.load_theta, comm_lopt.ThetaError, "theta.safetensors"),
+    "idx": (read_idx, DataError, "images.gz"),
+    "npz": (read_npz, DataError, "data.npz"),
+    "results": (reported, meta_test.ResultsError, "results.json"),
+}
+
+
+def fuzzed(kind, folder, count, seed):
+    rng = random.Random(seed)
+    files = {
+        "theta": lambda: theta_files(folder, count, rng),
+        "idx": lambda: idx_files(count, rng),
+        "npz": lambda: npz_files(count, rng),
+        "results": lambda: results_files(count, rng),
+    }[kind]()
+    read, error, name = KINDS[kind]
+    found = fuzz(folder / name, files, read, error)
+    assert found.files == count
+    # A fuzzer whose files are all refused, or all accepted, looks at nothing.
+    assert count // 20 < found.refused < count
+    assert found.slowest_seconds < MOST_SECONDS
+    assert found.memory_growth_mb < MOST_MEMORY_MB
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_hostile_file_is_read_or_refused(kind, tmp_path):
+    fuzzed(kind, tmp_path, QUICK, seed=0)
+
+
+@pytest.mark.reliability
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_hostile_files_are_read_or_refused(kind, tmp_path, record_figure):
+    record_figure(f"{kind}", fuzzed(kind, tmp_path, LONG, seed=1))
