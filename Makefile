@@ -27,7 +27,8 @@ test: lint types
 	$(MAKE) test-tfds
 
 test-tfds: $(TFDS_VENV)/.test
-	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream
+	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream \
+		--ignore tests/upstream/test_upstream_own_tests.py
 
 test-reliability: $(VENV)/.test
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
