@@ -51,6 +51,7 @@ def test_folder_that_cannot_be_written_is_told_before_any_work(tmp_path):
         run(tmp_path / "file" / "run")
 
 
+@pytest.mark.reliability
 def test_full_disk_ends_the_run_and_the_last_checkpoint_loads(tmp_path):
     bindings = ["num_meta_steps = 8", "meta_train.keep_checkpoints = 100"]
     with small_disk(tmp_path / "disk", "1200k") as resize:
