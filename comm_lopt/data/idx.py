@@ -15,7 +15,7 @@ from comm_lopt.data.folder import DataError
 from comm_lopt.data.images import LabelledImages, check_images
 from comm_lopt.data.unpacking import check_unpacked_size
 
-__all__ = ["find_idx_files", "read_idx", "read_idx_images"]
+__all__ = ["find_idx_files", "read_idx", "read_idx_images", "require_idx_files"]
 
 _UINT8 = 0x08
 _MAX_RANK = 8
@@ -112,6 +112,23 @@ def find_idx_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathli
             return None
         found[split] = (paths[0], paths[1])
     return found
+
+
+def require_idx_files(
+    folder: str | os.PathLike[str],
+) -> dict[str, tuple[pathlib.Path, pathlib.Path]]:
+    """What `find_idx_files` returns.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+    """
+    files = find_idx_files(pathlib.Path(folder))
+    if files is None:
+        raise FileNotFoundError(
+            f"{folder} lacks train-images-idx3-ubyte or one of its three siblings (with .gz or "
+            "without)."
+        )
+    return files
 
 
 def read_idx_images(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import gin
 
 from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.idx import find_idx_files, read_idx_images
+from comm_lopt.data.idx import read_idx_images, require_idx_files
 from comm_lopt.data.images import image_datasets, percent_splits
 
 __all__ = ["idx_folder_datasets"]
@@ -35,12 +33,7 @@ def idx_folder_datasets(
       DataError: a file is corrupt, or a label out of range.
       ValueError: B below 1 or above the number of training images.
     """
-    files = find_idx_files(pathlib.Path(folder))
-    if files is None:
-        raise FileNotFoundError(
-            f"{folder} lacks train-images-idx3-ubyte or one of its three siblings (with .gz or "
-            "without)."
-        )
+    files = require_idx_files(folder)
     train = read_idx_images(*files["train"], num_classes=num_classes)
     test = read_idx_images(
         *files["test"], num_classes=num_classes, image_shape=train.images.shape[1:]

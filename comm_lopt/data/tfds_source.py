@@ -15,7 +15,7 @@ import numpy as np
 
 from comm_lopt.data.catalogue import PREPARED, PreparedSource
 from comm_lopt.data.folder import DataError, data_folder
-from comm_lopt.data.idx import find_idx_files, read_idx_images
+from comm_lopt.data.idx import read_idx_images, require_idx_files
 from comm_lopt.data.prepared import exclusive, writing_prepared
 from comm_lopt.upstream import keep_tensorflow_off_accelerators
 
@@ -96,12 +96,7 @@ def fashion_mnist_to_tfds(from_dir: str, tfds_dir: str | None = None) -> pathlib
     """
     tfds = import_tfds()
     source = PREPARED["fashion_mnist"]
-    files = find_idx_files(pathlib.Path(from_dir))
-    if files is None:
-        raise FileNotFoundError(
-            f"{from_dir} lacks train-images-idx3-ubyte or one of its three siblings (with .gz or "
-            "without)."
-        )
+    files = require_idx_files(from_dir)
     images = {
         split: read_idx_images(*pair, source.num_classes, source.image_shape)
         for split, pair in files.items()
