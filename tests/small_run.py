@@ -48,8 +48,8 @@ def start(folder, *bindings, resume=False, program=None, stderr=subprocess.PIPE)
     environment = {
         **os.environ,
         # Each process would otherwise compile the same programs again.
-        "JAX_COMPILATIONCOMPILED_DIR": str(COMPILED),
-        "JAX_PERSISTENTCOMPILED_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     module = ["-m", "comm_lopt"] if program is None else ["-c", program]
     return subprocess.Popen(

@@ -93,8 +93,14 @@ class _Rows:
         if self._words and self._shape:
             array = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint32)
         self._array = jnp.asarray(array)
+        # A mapped `lax.cond`, such as upstream's step or reset, copies all that its branches
+        # close over, once for each that it is mapped over; not what is closed over in a jit.
+        self._take = jax.jit(self._rows_at)
 
     def __getitem__(self, indices: jax.Array) -> jax.Array:
+        return self._take(indices)
+
+    def _rows_at(self, indices: jax.Array) -> jax.Array:
         # Samplers give no index out of range, so none is looked for.
         rows = jnp.asarray(self._array).at[indices].get(mode="promise_in_bounds")
         if self._words and self._shape:

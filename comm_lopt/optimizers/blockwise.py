@@ -14,13 +14,11 @@ which costs less than to keep them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from comm_lopt.optimizers.features import FeatureParts
 from comm_lopt.optimizers.per_parameter_mlp import after_first_layer, folded_layers
@@ -33,6 +31,9 @@ PyTree = Any
 # cores; tensors of a million parameters are seldom mapped over several theta.
 _TILE = 4096
 _LARGE_TENSOR, _LARGE_TILE = 1 << 20, 16384
+# Tiles in one turn of the loop. XLA's CPU backend writes slices on one core, but two tiles that
+# do not depend on each other on two.
+_TILES_AT_ONCE = 2
 
 
 def blockwise_update(
@@ -75,13 +76,7 @@ def blockwise_update(
         direction, magnitude = after_first_layer(others, jax.nn.relu(hidden))
         return step(values, direction, magnitude)
 
-    pieces = []
-    for tiling in tilings:
-        if tiling.number == 1:
-            pieces.append(one_tile(tiling.take(everything, 0)))
-        else:
-            numbers = jnp.arange(tiling.number)
-            pieces.append(jax.lax.map(lambda i, t=tiling: one_tile(t.take(everything, i)), numbers))
+    pieces = [_each(tiling, everything, one_tile) for tiling in tilings]
     if len(pieces) > 1:
         pieces = [jnp.concatenate([piece.reshape(-1, piece.shape[-1]) for piece in pieces])]
     return parts.view.back(pieces[0].reshape(parts.view.sizes))
@@ -100,12 +95,9 @@ def mean_squares(parts: FeatureParts) -> jax.Array:
         if tiling.number == 1:
             totals, _ = add_tile(totals, 0)
         else:
-            totals, _ = jax.lax.scan(add_tile, totals, jnp.arange(tiling.number))
-    means = [totals / jnp.float32(math.prod(parts.view.sizes))]
-    for along in (parts.along_x, parts.along_y):
-        if along is not None:
-            means.append(jnp.mean(jnp.square(along).reshape(len(along), -1), axis=1))
-    return jnp.concatenate(means)[np.argsort(np.concatenate(parts.order))]
+            numbers = jnp.arange(tiling.number)
+            totals, _ = jax.lax.scan(add_tile, totals, numbers, unroll=_TILES_AT_ONCE)
+    return parts.mean_squares(totals)
 
 
 def tile_shape(sizes: tuple[int, int, int], target: int) -> tuple[int, int]:
@@ -182,6 +174,19 @@ def _tilings(parts: FeatureParts) -> list[_Tiling]:
     if left:
         tilings.append(_Tiling(1, left, lambda tree, _: tile(tree, (0, per_a * x), (1, left))))
     return tilings
+
+
+def _each(
+    tiling: _Tiling, everything: PyTree, function: Callable[[PyTree], jax.Array]
+) -> jax.Array:
+    """What a function of a tile returns, for all of them one after another."""
+    if tiling.number == 1:
+        return function(tiling.take(everything, 0))
+
+    def next_tile(nothing: tuple[()], i: jax.Array) -> tuple[tuple[()], jax.Array]:
+        return nothing, function(tiling.take(everything, i))
+
+    return jax.lax.scan(next_tile, (), jnp.arange(tiling.number), unroll=_TILES_AT_ONCE)[1]
 
 
 def _largest_divisor(number: int, most: int) -> int:

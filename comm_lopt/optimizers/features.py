@@ -92,7 +92,8 @@ class FeatureParts:
       view: the view.
       inputs: a tree of arrays that the dense features are computed from.
       dense: from a tile [n, a, x, y] of each of `inputs` to the features that vary along both
-        axes: a list of such tiles that together have n = Fd.
+        axes: a list of such tiles that together have n = Fd. It is elementwise, along n too:
+        row j of a tile comes from row j of the inputs, or from their only row.
       along_x: the Fx features that do not vary along Y; None if there are none.
       along_y: the Fy features that do not vary along X; None if there are none.
       order: positions of the dense features, those along X and those along Y among all F
@@ -105,6 +106,18 @@ class FeatureParts:
     along_x: jax.Array | None
     along_y: jax.Array | None
     order: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    def mean_squares(self, dense_totals: jax.Array) -> jax.Array:
+        """Mean over the tensor of the square of each of its F features, [F].
+
+        Args:
+          dense_totals: sums of the squares of the dense features, [Fd].
+        """
+        means = [dense_totals / jnp.float32(math.prod(self.view.sizes))]
+        for along in (self.along_x, self.along_y):
+            if along is not None:
+                means.append(jnp.mean(jnp.square(along).reshape(len(along), -1), axis=1))
+        return jnp.concatenate(means)[np.argsort(np.concatenate(self.order))]
 
 
 def rows_of(shape: tuple[int, ...]) -> View:

@@ -10,17 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.checks import require_at_least_one, require_choice, require_range
-from comm_lopt.optimizers.blockwise import blockwise_update
 from comm_lopt.optimizers.features import TIME_SCALES, FeatureSet, time_features
-from comm_lopt.optimizers.per_parameter_mlp import apply_mlp, init_mlp
+from comm_lopt.optimizers.methods import METHODS, new_values
+from comm_lopt.optimizers.per_parameter_mlp import init_mlp
 from comm_lopt.round_state import RoundState, without_worker_deltas
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
-__all__ = ["METHODS", "GlobalLearnedOptimizer", "LearnedOptimizerState"]
+__all__ = ["GlobalLearnedOptimizer", "LearnedOptimizerState"]
 
 PyTree = Any
-
-METHODS = ("auto", "plain", "blockwise")
 
 
 @flax.struct.dataclass
@@ -54,11 +52,11 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
       hidden_layers: its number of hidden layers.
       step_multiplier: λ1.
       exponent_multiplier: λ2.
-      method: how updates are computed, with equal results: "plain" or "blockwise"; "auto" is
-        "blockwise" on CPUs, whose caches it is made for, and "plain" elsewhere.
+      method: how updates are computed, all with the same result: "auto", "plain", "blockwise"
+        or "kernel"; see `new_values`.
 
     Raises:
-      ValueError: a size below 1, or a multiplier not above 0.
+      ValueError: a size below 1, a multiplier not above 0, or an unknown method.
     """
 
     def __init__(
@@ -209,11 +207,7 @@ class _LearnedGlobalOptimizer(Optimizer):
         delta, weights = _float32(delta), _float32(param)
         accumulators = features.update(theta["features"], accumulators, delta)
         tensor = (accumulators, weights, delta, gradients)
-        if _method(learned_opt.method) == "plain":
-            new = self._step(weights, *apply_mlp(theta["mlp"], features.features(*tensor), time))
-        else:
-            parts = features.parts(*tensor)
-            new = blockwise_update(theta["mlp"], parts, time, self._step, weights)
+        new = new_values(learned_opt.method, features, theta["mlp"], tensor, time, self._step)
         return new.astype(param.dtype), accumulators
 
     def _step(self, param: jax.Array, direction: jax.Array, magnitude: jax.Array) -> jax.Array:
@@ -221,13 +215,6 @@ class _LearnedGlobalOptimizer(Optimizer):
         learned_opt = self._learned_opt
         scale = jnp.exp(magnitude * learned_opt.exponent_multiplier)
         return param - learned_opt.step_multiplier * (direction * scale)
-
-
-def _method(method: str) -> str:
-    """What `method` stands for on the default device."""
-    if method != "auto":
-        return method
-    return "blockwise" if jax.default_backend() == "cpu" else "plain"
 
 
 def _float32(array: jax.Array) -> jax.Array:
