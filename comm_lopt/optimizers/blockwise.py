@@ -28,9 +28,9 @@ __all__ = ["blockwise_update", "mean_squares", "tile_shape"]
 PyTree = Any
 
 # Parameters in a tile. Few enough that its activations stay in cache, enough to share between
-# cores; tensors of a million parameters are seldom mapped over several theta.
+# cores; large tensors are seldom mapped over several theta.
 _TILE = 4096
-_LARGE_TENSOR, _LARGE_TILE = 1 << 20, 16384
+_LARGE_TENSOR, _LARGE_TILE = 1 << 17, 16384
 # Tiles in one turn of the loop. XLA's CPU backend writes slices on one core, but two tiles that
 # do not depend on each other on two.
 _TILES_AT_ONCE = 2

@@ -3,7 +3,7 @@
 python experiments/benchmarks/sweep.py --out sweep.json
 
 The problem: MLP 784-128-128-10 on 60,000 images of 28x28, K = 8, H = 4, B = 128; a grid of 12
-learning rates of Local SGD, 5 seeds each, 10 rounds. Programs are counted as XLA compiles them.
+learning rates of Local SGD, 5 seeds each, 5 rounds. Programs are counted as XLA compiles them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from comm_lopt.data.images import image_datasets, percent_splits
 from comm_lopt.meta_test import runs
 from comm_lopt.meta_test.problem import Problem, baseline
 
-POINTS, SEEDS, ROUNDS = 12, (1, 2, 3, 4, 5), 10
+POINTS, SEEDS, ROUNDS = 12, (1, 2, 3, 4, 5), 5
 
 
 class Measured:

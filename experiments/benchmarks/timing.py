@@ -17,15 +17,15 @@ import comm_lopt
 def interleaved(
     functions: Mapping[str, Callable[[], Any]], repetitions: int = 9
 ) -> dict[str, list[float]]:
-    """Seconds of each function in each repetition; in a repetition every function runs once.
+    """Seconds of each function in each repetition; in a repetition every function has its turn.
 
-    Each runs once before, so that compiling is not counted.
+    Before it is timed it runs once: the first time it compiles, and later it would still pay for
+    the memory that the function before it gives back.
     """
-    for function in functions.values():
-        jax.block_until_ready(function())
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repetitions):
         for name, function in functions.items():
+            jax.block_until_ready(function())
             begin = time.perf_counter()
             jax.block_until_ready(function())
             seconds[name].append(time.perf_counter() - begin)
