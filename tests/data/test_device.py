@@ -43,6 +43,24 @@ def test_gather_under_vmap_and_jit_is_indexing(shape):
     assert_trees_equal(gathered, expected)
 
 
+def test_tasks_side_by_side_do_not_copy_the_data():
+    rows = np.random.default_rng(0).integers(0, 256, (5000, 8, 8, 1), dtype=np.uint8)
+    labels = np.zeros(5000, np.int32)
+    splits = {name: {"image": rows, "label": labels} for name in SPLITS}
+    datasets = DeviceDatasets(LabelledExamples(splits), batch_size=4)
+
+    def no_images(batch):
+        return jnp.zeros((*batch.shape, 8, 8, 1), jnp.uint8)
+
+    @jax.vmap
+    def step_or_reset(is_done, batch):  # As upstream's meta-step does for each of its tasks.
+        return jax.lax.cond(is_done, no_images, lambda b: datasets.gather(b)["image"], batch)
+
+    batches = np.arange(12, dtype=np.int32).reshape(3, 4)
+    program = str(jax.make_jaxpr(step_or_reset)(np.asarray([False, True, False]), batches))
+    assert "[3,20000," not in program  # Three tasks, and the rows of all four splits.
+
+
 def test_every_byte_survives_being_kept_in_words():
     everything = np.arange(256, dtype=np.uint8).reshape(16, 16)
     splits = {name: {"row": everything} for name in SPLITS}

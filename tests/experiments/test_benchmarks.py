@@ -5,6 +5,10 @@ import pathlib
 
 import pytest
 
+import comm_lopt
+from comm_lopt.meta_test.problem import Problem, baseline
+from comm_lopt.meta_test.runs import run
+
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "benchmarks"
 
 if not BENCHMARKS.exists():
@@ -12,14 +16,20 @@ if not BENCHMARKS.exists():
 
 
 @pytest.fixture
-def learned_update(monkeypatch):
+def benchmark(monkeypatch):
+    """Imports a benchmark by name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("learned_update")
+    return importlib.import_module
+
+
+@pytest.fixture
+def learned_update(benchmark):
+    return benchmark("learned_update")
 
 
 def test_learned_update_is_faster_than_upstreams_in_less_memory(learned_update, ordinary_promotion):
-    shapes = {"w0": (256, 128), "w1": (128, 64)}
-    figures = learned_update.compare(shapes, num_thetas=4, repetitions=5)
+    shapes = {"w0": (784, 128), "w1": (128, 64)}
+    figures = learned_update.compare(shapes, num_thetas=8, repetitions=5)
     for name in ("LOptA", "LAggA"):
         # On quiet machines three times as fast, in a tenth of the memory.
         assert figures[name]["times_faster_than_upstream"] > 1.3
@@ -28,3 +38,18 @@ def test_learned_update_is_faster_than_upstreams_in_less_memory(learned_update, 
 
 def test_resnet50_of_the_benchmark_has_its_size(learned_update):
     assert learned_update.count(learned_update.resnet50()) == 25_557_032
+
+
+def test_documented_table_is_that_of_the_committed_figures(benchmark):
+    documented = (BENCHMARKS.parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert benchmark("table").table(BENCHMARKS / "results") in documented
+
+
+def test_small_sweep_compiles_each_function_once(benchmark, ordinary_promotion):
+    sweep = benchmark("sweep")
+    problem = Problem(comm_lopt.digits_mlp(), num_workers=2, num_local_steps=1, num_rounds=2)
+    points = [{"local_learning_rate": rate} for rate in (0.1, 0.2)]
+    measured = sweep.Measured()
+    for _ in range(2):  # The first time JAX compiles its own small functions as well.
+        measured.add(lambda: [run(problem, baseline("LocalSGD"), (1, 2, 3), points)])
+    assert measured.programs == 3  # The start, the rounds, the evaluation.
