@@ -21,12 +21,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas
-from jax.experimental.pallas import triton
 
 from comm_lopt.optimizers.features import FeatureParts, View
 from comm_lopt.optimizers.per_parameter_mlp import Layer, folded_layers
 
-__all__ = ["fused_mean_squares", "fused_update"]
+try:
+    from jax.experimental.pallas import triton
+except ImportError:  # JAX 0.12 announces that it will go.
+    triton = None  # type: ignore[assignment]
+
+__all__ = ["TRITON", "fused_mean_squares", "fused_update"]
+
+TRITON = triton is not None
+"""Whether this JAX compiles Pallas kernels with Triton; without it they run interpreted only."""
 
 PyTree = Any
 
@@ -53,6 +60,7 @@ def fused_update(
 
     Raises:
       ValueError: the tensor or one of its inputs has 2³¹ elements or more.
+      NotImplementedError: this JAX has no Triton, and `interpret` is not set.
     """
     layers = _padded(folded_layers(theta, fused_mean_squares(parts, interpret), time))
     in_order_of_parts = layers[0].weights.T[np.concatenate(parts.order)]
@@ -69,7 +77,7 @@ def fused_update(
         for number, feature in enumerate(features):
             hidden = hidden + first[number, :][:, None] * feature[None, :]
         new = step(value.row(0, block), *_after_first_layer(others, hidden))
-        triton.store(out.at[block.positions], new, mask=block.inside)
+        out[block.positions] = new
 
     size = math.prod(parts.view.sizes)
     new = _run(learned_update, parts.view, _MLP_BLOCK, weights, data, (size,), interpret)
@@ -104,9 +112,9 @@ class _Block(NamedTuple):
 
     Attributes:
       number: which block of the tensor this is.
-      positions: of the parameters in the view, [block].
+      positions: of the parameters in the view, [block]; beyond the last one, the last again.
       axes: the same as indices along A, X and Y, each [block].
-      inside: whether there is such a parameter, [block].
+      inside: whether it is not such a repetition, [block].
     """
 
     number: jax.Array
@@ -129,7 +137,7 @@ class _Input(NamedTuple):
             if size > 1:
                 index = index * size + along
         start = min(number, self.rows - 1) * math.prod(self.sizes)
-        return triton.load(self.ref.at[start + index], mask=block.inside, other=0.0)
+        return self.ref[start + index]
 
 
 def _run(
@@ -153,6 +161,11 @@ def _run(
       interpret: see `fused_update`.
     """
     size = math.prod(view.sizes)
+    if not (TRITON or interpret):
+        raise NotImplementedError(
+            f"JAX {jax.__version__} no longer compiles Pallas kernels with Triton; build "
+            'the optimizer with method="auto" or "plain".'
+        )
     arrays, treedef = jax.tree.flatten(data)
     inputs_of: Callable[[list[_Input]], PyTree] = treedef.unflatten  # type: ignore[attr-defined]
     arrays = [view.of(array) for array in arrays]
@@ -170,18 +183,19 @@ def _run(
             for ref, array in zip(given[len(weights) :], arrays, strict=True)
         ]
         number = pallas.program_id(0)
-        positions = number * block_size + jnp.arange(block_size, dtype=jnp.int32)
+        numbers = number * block_size + jnp.arange(block_size, dtype=jnp.int32)
+        positions = jnp.minimum(numbers, size - 1)
         num_x, num_y = (jnp.int32(length) for length in view.sizes[1:])
         rows, y = jax.lax.div(positions, num_y), jax.lax.rem(positions, num_y)
         a, x = jax.lax.div(rows, num_x), jax.lax.rem(rows, num_x)
-        block = _Block(number, positions, (a, x, y), positions < size)
+        block = _Block(number, positions, (a, x, y), numbers < size)
         program(block, given[: len(weights)], inputs_of(inputs), out)
 
     return pallas.pallas_call(
         kernel,
         out_shape=jax.ShapeDtypeStruct(out_shape, jnp.float32),
         grid=(pallas.cdiv(size, block_size),),
-        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=1),
+        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=1) if TRITON else None,
         interpret=interpret,
         name=program.__name__,
     )(*weights, *(array.reshape(-1) for array in arrays))

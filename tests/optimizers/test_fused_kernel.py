@@ -4,6 +4,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import comm_lopt
@@ -14,6 +15,13 @@ from comm_lopt.optimizers.momentum_features import MomentumFeatures
 from comm_lopt.optimizers.per_parameter_mlp import init_mlp
 
 K = 3
+
+
+def with_triton(test):
+    """Skips a test where JAX has no Triton; JAX 0.12 warns that it will go."""
+    test = pytest.mark.skipif(not fused_kernel.TRITON, reason="this JAX has no Triton")(test)
+    announced = "ignore:The Pallas Triton backend is deprecated:DeprecationWarning"
+    return pytest.mark.filterwarnings(announced)(test)
 
 
 def a_tensor(features, shape, num_gradients):
@@ -41,6 +49,7 @@ def kernel_update(features, hidden_size, shape, num_gradients):
     return update, theta, tensor
 
 
+@with_triton
 @pytest.mark.parametrize("features", [AdaFeatures(), MomentumFeatures()])
 @pytest.mark.parametrize("shape", [(), (50,), (24, 40), (3, 3, 5, 7)])
 @pytest.mark.parametrize(("num_gradients", "hidden_size"), [(1, 32), (K, 20)])
@@ -50,6 +59,7 @@ def test_kernels_lower_for_cuda(features, shape, num_gradients, hidden_size):
     assert lowered.as_text().count("@__gpu$xla.gpu.triton") == 2  # The squares, and the step.
 
 
+@with_triton
 def test_kernels_mapped_over_tasks_lower_for_cuda():
     update, *arguments = kernel_update(AdaFeatures(), 32, (24, 40), 1)
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), arguments)
@@ -62,6 +72,16 @@ def test_a_tensor_that_indices_cannot_tell_apart_is_an_error():
     tensor = jax.eval_shape(lambda: a_tensor(MomentumFeatures(), (1 << 20, 1 << 9), 1))
     with pytest.raises(ValueError, match="3221225472 elements are more than .* int32"):
         jax.eval_shape(update, theta, tensor)
+
+
+def test_without_triton_kernels_are_refused_and_interpreted_ones_work(monkeypatch):
+    monkeypatch.setattr(fused_kernel, "TRITON", False)
+    features = MomentumFeatures()
+    tensor = a_tensor(features, (4, 5), 1)
+    mean_squares = fused_kernel.fused_mean_squares(features.parts(*tensor), interpret=True)
+    np.testing.assert_allclose(mean_squares[:2], 1.0)  # The gradient and the parameter.
+    with pytest.raises(NotImplementedError, match="no longer compiles Pallas kernels with Triton"):
+        fused_kernel.fused_mean_squares(features.parts(*tensor))
 
 
 @pytest.fixture
