@@ -22,6 +22,7 @@ SMALL = [
     "num_meta_steps = 2",
     "ThetaAdamW.warmup_steps = 1",
     "LOptA.hidden_size = 4",
+    "LOptA.method = 'plain'",  # Compiles sooner than the others, which have tests of their own.
     "stack_antithetic_samples = True",  # One program to compile, not two.
     "digits_datasets.batch_size = 2",
     "fashion_mnist_datasets.batch_size = 2",
