@@ -1,6 +1,7 @@
 """Tables and figures say what the results say, diverged runs included."""
 
 import pytest
+from small_results import small_results
 
 import comm_lopt
 
@@ -21,20 +22,13 @@ def _entry(losses, diverged=(), final=1.0):
 
 @pytest.fixture
 def results():
-    return {
-        "task": "a_task",
-        "num_workers": 8,
-        "num_local_steps": 4,
-        "local_batch_size": 16,
-        "num_rounds": 3,
-        "seeds": [1, 2],
-        "optimizers": {
+    return small_results(
+        {
             "SlowMo": _entry([2.0, None, None], diverged=[2], final=None),
             "LocalSGD": _entry([2.0, 1.5, 0.5], final=0.5),
             "LOptA": _entry([2.0, 0.5, 0.25], final=0.25),
-        },
-        "targets": {"final_loss_of_LocalSGD": 0.5, "half": 0.75},
-    }
+        }
+    )
 
 
 def test_table_of_a_language_task_has_bits_per_byte(results):

@@ -24,9 +24,11 @@ from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOp
 import comm_lopt
 from comm_lopt import upstream
 from comm_lopt.data.images import LabelledImages, image_datasets, percent_splits
+from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.upstream import Datasets
 
 WORKERS, STEPS, BATCH, TASKS, ROUNDS = 8, 4, 128, 2, 10
+NETWORK = comm_lopt.mlp((128, 128))
 PERCENTS = {"train": (0, 80), "inner_valid": (80, 85), "outer_valid": (85, 90), "test": (90, 100)}
 
 
@@ -49,9 +51,7 @@ class FloatImages(comm_lopt.ImageClassificationTask):
 
     def with_batches(self, batches: Datasets) -> FloatImages:
         """The same task, fed from `batches`; its first weights are made as before."""
-        indexed = comm_lopt.ImageClassificationTask(
-            self.datasets, comm_lopt.mlp((128, 128)), "indices"
-        )
+        indexed = comm_lopt.ImageClassificationTask(self.datasets, NETWORK, "indices")
         self.datasets, self.init_with_state = batches, indexed.init_with_state
         return self
 
@@ -64,20 +64,28 @@ def float_batches(everything: LabelledImages) -> Iterator[dict[str, np.ndarray]]
         yield {"image": image, "label": everything.labels[rows]}
 
 
-def family(everything: LabelledImages, host_floats: bool, workers: int, steps: int) -> Any:
+def datasets_of(everything: LabelledImages) -> comm_lopt.ExampleDatasets:
     parts = percent_splits(len(everything.labels), PERCENTS)
-    splits = {name: everything[part] for name, part in parts.items()}
-    datasets = image_datasets(splits, 10, BATCH, seed=0)
-    network = comm_lopt.mlp((128, 128))
-    if not host_floats:
-        task = comm_lopt.ImageClassificationTask(datasets, network, "indices")
-    else:
-        batch = next(float_batches(everything))
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
-        streams = [float_batches(everything) for _ in range(4)]
-        batches = Datasets(*streams, extra_info={"num_classes": 10}, abstract_batch=abstract)
-        task = FloatImages(datasets, network, "floats").with_batches(batches)
-    inner = upstream.single_task_to_family(task)
+    return image_datasets({n: everything[part] for n, part in parts.items()}, 10, BATCH, seed=0)
+
+
+def indexed_family(everything: LabelledImages) -> upstream.TaskFamily:
+    """The network on indices of images that are on the device, not yet wrapped."""
+    return image_family("indices", datasets_of(everything), NETWORK)
+
+
+def host_fed_family(everything: LabelledImages) -> upstream.TaskFamily:
+    """The same network on batches of float images from the host."""
+    batch = next(float_batches(everything))
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+    streams = [float_batches(everything) for _ in range(4)]
+    batches = Datasets(*streams, extra_info={"num_classes": 10}, abstract_batch=abstract)
+    task = FloatImages(datasets_of(everything), NETWORK, "floats").with_batches(batches)
+    return upstream.single_task_to_family(task)
+
+
+def family(everything: LabelledImages, host_floats: bool, workers: int, steps: int) -> Any:
+    inner = host_fed_family(everything) if host_floats else indexed_family(everything)
     return comm_lopt.LocalSGDTaskFamily(inner, workers, steps, comm_lopt.local_sgd(0.5))
 
 

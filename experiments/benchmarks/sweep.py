@@ -16,11 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import timing
-from meta_step import BATCH, PERCENTS, STEPS, WORKERS, images
+from meta_step import STEPS, WORKERS, images, indexed_family
 
-import comm_lopt
-from comm_lopt import upstream
-from comm_lopt.data.images import image_datasets, percent_splits
 from comm_lopt.meta_test import runs
 from comm_lopt.meta_test.problem import Problem, baseline
 
@@ -57,13 +54,7 @@ def main() -> None:
     parser.add_argument("--out", help="file for the figures, as JSON")
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
-    everything = images()
-    parts = percent_splits(len(everything.labels), PERCENTS)
-    splits = {name: everything[part] for name, part in parts.items()}
-    task = comm_lopt.ImageClassificationTask(
-        image_datasets(splits, 10, BATCH, seed=0), comm_lopt.mlp((128, 128)), "indices"
-    )
-    problem = Problem(upstream.single_task_to_family(task), WORKERS, STEPS, num_rounds=ROUNDS)
+    problem = Problem(indexed_family(images()), WORKERS, STEPS, num_rounds=ROUNDS)
     candidate = baseline("LocalSGD")
     points = [{"local_learning_rate": float(r)} for r in np.geomspace(0.01, 1.0, POINTS)]
     ways = {

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from mutations import fuzz, json_bytes, mutated_bytes, mutated_json, nested
+from small_results import small_results
 
 import comm_lopt
 from comm_lopt import meta_test
@@ -106,7 +107,7 @@ def npy_bytes(rng):
     return content if rng.random() < 0.5 else mutated_bytes(content, rng)
 
 
-def results_of(seeds=(1, 2)):
+def whole_results():
     entry = {
         "rounds_to": {"final_loss_of_LocalSGD": None, "half": 2},
         "heldout": {"split": "test", "loss": 0.5, "accuracy": None, "bits_per_byte": 2.5},
@@ -117,21 +118,13 @@ def results_of(seeds=(1, 2)):
         "final_train_loss": 0.5,
         "diverged_seeds": [2],
     }
-    return {
-        "task": "a_task",
-        "num_workers": 8,
-        "num_local_steps": 4,
-        "local_batch_size": 16,
-        "num_rounds": 3,
-        "seeds": list(seeds),
-        "optimizers": {"SlowMo": entry, "LocalSGD": {**entry, "diverged_seeds": []}},
-        "targets": {"final_loss_of_LocalSGD": 0.5, "half": 0.75},
-    }
+    optimizers = {"SlowMo": entry, "LocalSGD": {**entry, "diverged_seeds": []}}
+    return small_results(optimizers)
 
 
 def results_files(count, rng):
     """Results with bytes or values changed."""
-    whole = results_of()
+    whole = whole_results()
     for _ in range(count):
         match rng.randrange(20):
             case 0:
