@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import gin
 
 from comm_lopt.checks import nearest_name
+from comm_lopt.upstream.gin_config import add_gin_dir
 
 __all__ = ["GIN_DIR", "ConfigError", "load_config", "shipped_gin_files"]
 
@@ -28,7 +29,7 @@ def _find_gin_dir() -> pathlib.Path:
 GIN_DIR: pathlib.Path = _find_gin_dir()
 """Folder of the shipped gin files; `include` and `--config_file` find names relative to it."""
 
-gin.add_config_file_search_path(str(GIN_DIR))
+add_gin_dir(GIN_DIR)
 
 
 def shipped_gin_files() -> list[str]:

@@ -1,16 +1,18 @@
 """Which `learned_optimization` is here, and how to talk to it.
 
 This is the only package of comm_lopt that knows the differences between the released 0.0.1 and
-the main branch. Importing it makes either work on today's JAX and without TensorFlow:
+the main branch. Importing it makes either work on today's JAX and without TensorFlow, and leaves
+JAX, gin and the log as they are for everyone else in the process:
 
 - `locate`: finds upstream (a checkout, if `COMM_LOPT_UPSTREAM` names one) and tells its shape;
-- `jax_names`: adds the names that JAX has removed;
-- `optional_modules`: stands in for TensorFlow and kin, in upstream's code alone;
-- `quiet`: leaves two messages out of the log that tell nothing;
+- `jax_view`: JAX with the names that it has removed, for upstream's code alone;
+- `optional_modules`: shows upstream that view, and stand-ins for TensorFlow and kin;
+- `quiet`: leaves out messages of upstream's and about our gin files that tell nothing;
 - `tensorflow_devices`: keeps TensorFlow, if it is here, off the accelerator;
 - `summary_writer`: writes upstream's summaries without TensorFlow;
-- `gin_config`: puts the gin files for this shape on gin's search path;
-- `estimators`, `hand_designed`: one way to build what the shapes build differently.
+- `gin_config`: the gin files for this shape, and macros for upstream's own trainer;
+- `estimators`, `hand_designed`: one way to build what the shapes build differently, and main's
+  estimators made fit to stack both signs of a perturbation.
 
 A learned optimizer's `init` takes its key under the name `rng` in 0.0.1 and `key` on main, so
 pass it by position.

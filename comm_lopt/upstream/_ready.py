@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from comm_lopt.upstream.jax_names import add_missing_jax_names
 from comm_lopt.upstream.locate import Flavour, locate
 from comm_lopt.upstream.optional_modules import install_import_hook
-from comm_lopt.upstream.quiet import leave_out_expected_messages
+from comm_lopt.upstream.quiet import without_int64_warnings
 
 __all__ = ["FLAVOUR", "VERSION"]
 
@@ -17,6 +16,5 @@ FLAVOUR: Flavour = _UPSTREAM.flavour
 VERSION: str = _UPSTREAM.version
 """Which upstream this is, for reports: "0.0.1", or "main-" and the short commit."""
 
-add_missing_jax_names()
 install_import_hook()
-leave_out_expected_messages()
+without_int64_warnings()

@@ -9,6 +9,7 @@ import jax
 from learned_optimization import outer_train
 from learned_optimization.learned_optimizers.base import LearnedOptimizer
 from learned_optimization.optimizers.base import Optimizer
+from learned_optimization.outer_trainers import common
 from learned_optimization.outer_trainers.gradient_learner import (
     GradientEstimator,
     GradientLearner,
@@ -30,6 +31,12 @@ __all__ = [
     "pes",
     "task_family_of",
 ]
+
+if FLAVOUR == "main":
+    # Stacking gives away the buffers of both its arguments, and main's estimators stack one array
+    # on itself: a batch, or the state from which both signs start. JAX refuses that wherever such
+    # a buffer has the size of something that stacking returns. 0.0.1 gives nothing away.
+    common._stack = jax.jit(common._stack.__wrapped__, static_argnames=("axis",))
 
 
 def pes(

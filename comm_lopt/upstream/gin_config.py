@@ -2,19 +2,25 @@
 
 A file that says `include 'outer_training.gin'` gets the one written for the upstream that is here,
 because its folder is on gin's search path.
+
+Gin is one for the whole process, so what is done to it here touches nobody else's configuration:
+the search path grows at its end, and macros are expanded for upstream's `run_train` alone.
 """
 
 from __future__ import annotations
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
+from learned_optimization import outer_train
 
 from comm_lopt.upstream import _ready
+from comm_lopt.upstream.quiet import expect_search_in
 
-__all__ = ["GIN_DIR", "expand_macros", "heldout_split_to_flag", "register"]
+__all__ = ["GIN_DIR", "add_gin_dir", "expand_macros", "heldout_split_to_flag", "register"]
 
 GIN_DIR: pathlib.Path = pathlib.Path(__file__).resolve().parent / "gin" / _ready.FLAVOUR
 """Folder of the gin files for the upstream that is here."""
@@ -48,11 +54,7 @@ def heldout_split_to_flag(split: str | None = None) -> bool:
 
 
 def expand_macros(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:
-    """Replaces `%name` by what it stands for; a hook for `gin.finalize`.
-
-    Upstream's `run_train` moves all bindings to one scope, the one called "default_scope". Gin
-    keeps a macro's name as the scope of its binding, so the move would leave every macro but the
-    last without a value. What a binding means is not changed by this.
+    """Replaces `%name` by what it stands for, which changes no binding's meaning.
 
     Args:
       config: gin's configuration: (scope, selector) to argument to value.
@@ -89,7 +91,31 @@ def _expand(value: Any, config: Mapping[tuple[str, str], Mapping[str, Any]]) -> 
     return value
 
 
+def _with_macros_expanded(run_train: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns upstream's `run_train` for configurations with macros.
+
+    It moves all of gin's bindings to one scope, the one called "default_scope". Gin keeps a
+    macro's name as the scope of its binding, so the move would leave every macro but the last
+    without a value. Upstream's `opt_from_checkpoint` does the like to the config.gin of a run.
+    """
+
+    @functools.wraps(run_train)
+    def expand_and_run(*args: Any, **kwargs: Any) -> Any:
+        with gin.unlock_config():
+            for key, value in expand_macros(gin.config._CONFIG).items():
+                gin.bind_parameter(key, value)
+        return run_train(*args, **kwargs)
+
+    return expand_and_run
+
+
+def add_gin_dir(folder: pathlib.Path) -> None:
+    """Puts a folder at the end of gin's search path."""
+    gin.add_config_file_search_path(str(folder))
+    expect_search_in(folder)
+
+
 def register() -> None:
-    """Puts `GIN_DIR` on gin's search path and has `gin.finalize` expand macros."""
-    gin.add_config_file_search_path(str(GIN_DIR))
-    gin.config.register_finalize_hook(expand_macros)
+    """Puts `GIN_DIR` on gin's search path, and lets upstream's trainer take macros."""
+    add_gin_dir(GIN_DIR)
+    outer_train.run_train = _with_macros_expanded(outer_train.run_train)

@@ -11,7 +11,8 @@ told the truth, before and after upstream asked. Python looks up the `import` st
 `__import__` in the builtins of the module that the statement stands in. So each module of
 upstream is given its own builtins, which differ from everyone's in `__import__` alone. Nothing is
 put in `sys.modules`, an import inside a function works just like one at the top, and a library
-that is installed is always the one that upstream gets.
+that is installed is always the one that upstream gets. The same `__import__` shows upstream JAX
+as `jax_view` has it.
 
 `oryx` has no stand-in: upstream handles its absence by itself.
 """
@@ -25,6 +26,9 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
+
+from comm_lopt.upstream.jax_view import as_upstream_sees
+from comm_lopt.upstream.quiet import without_import_messages
 
 __all__ = ["OPTIONAL_MODULES", "StandIn", "install_import_hook"]
 
@@ -129,9 +133,10 @@ def _import(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> Any:
-    """The `__import__` of upstream's modules: the ordinary one, then a stand-in if need be."""
+    """The `__import__` of upstream's modules: views of JAX, and a stand-in if need be."""
     try:
-        return builtins.__import__(name, globals, locals, fromlist or (), level)
+        module = builtins.__import__(name, globals, locals, fromlist or (), level)
+        return as_upstream_sees(module)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         # A library that is installed and lacks one of its modules says so itself. None is
@@ -154,7 +159,8 @@ class _UpstreamLoader(importlib.machinery.SourceFileLoader):
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": _import}
         _importing.depth += 1
         try:
-            super().exec_module(module)
+            with without_import_messages():
+                super().exec_module(module)
         finally:
             _importing.depth -= 1
 
@@ -184,10 +190,16 @@ class _UpstreamFinder:
 
 
 def install_import_hook() -> None:
-    """Makes modules of upstream that are imported from now on importable without TensorFlow.
+    """Makes modules of upstream importable on today's JAX and without TensorFlow.
 
-    Safe to call again; the second call does nothing.
+    Modules of upstream that were imported before are shown the views of JAX too. Safe to call
+    again; the second call does nothing.
     """
-    if not any(isinstance(finder, _UpstreamFinder) for finder in sys.meta_path):
-        # First, because the ordinary finder also finds upstream. It answers for nothing else.
-        sys.meta_path.insert(0, _UpstreamFinder())
+    if any(isinstance(finder, _UpstreamFinder) for finder in sys.meta_path):
+        return
+    # First, because the ordinary finder also finds upstream. It answers for nothing else.
+    sys.meta_path.insert(0, _UpstreamFinder())
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == _UPSTREAM and module is not None:
+            names = vars(module)
+            names.update({key: as_upstream_sees(value) for key, value in names.items()})

@@ -1,29 +1,63 @@
-"""Leaves out of the log messages that every run would print and that tell nothing."""
+"""Leaves out messages that every run would print and that tell nothing, and no others.
+
+What others log and warn of is left as it is: each filter is for messages that are there because of
+comm_lopt or upstream, and knows them by more than their text.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import pathlib
 import warnings
+from collections.abc import Iterator
 
-__all__ = ["leave_out_expected_messages"]
-
-
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    message = str(record.msg)
-    if record.module == "resource_reader":
-        # Gin says so for each folder of its search path but the last. A file that is in none of
-        # them makes gin raise an error that lists the folders.
-        return message != "Path not found: %s"
-    # Upstream and Flax say so as they are imported. TensorFlow is optional, and no oryx works
-    # with today's JAX, so all runs go without.
-    return not message.startswith(("Oryx not found!", "Tensorflow library not found"))
+__all__ = ["expect_search_in", "without_import_messages", "without_int64_warnings"]
 
 
-def leave_out_expected_messages() -> None:
-    """Filters the loggers of gin and upstream; a second call does nothing."""
-    for name in (None, "absl"):
-        logging.getLogger(name).addFilter(_is_worth_saying)
-    # 0.0.1 asks for int64 lengths of unrolls; JAX gives int32, which is what it works with.
+@contextlib.contextmanager
+def without_import_messages() -> Iterator[None]:
+    """Leaves out what upstream and Flax say as upstream imports them.
+
+    TensorFlow is optional, and no oryx works with today's JAX, so all runs go without. Absl calls
+    `logging.basicConfig` to say so, after which a user's own call would do nothing; that is undone.
+    """
+
+    # One for each import, so that one inside another can take its own away.
+    def is_worth_saying(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(("Oryx not found!", "Tensorflow library not found"))
+
+    root, logger = logging.getLogger(), logging.getLogger("absl")
+    handlers = list(root.handlers)
+    logger.addFilter(is_worth_saying)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_worth_saying)
+        if not handlers:
+            for handler in list(root.handlers):
+                root.removeHandler(handler)
+
+
+def expect_search_in(folder: pathlib.Path) -> None:
+    """Leaves out gin's errors of not finding a file that are due to `folder`.
+
+    Gin logs one for each folder of its search path in which it looks in vain: in `folder` for the
+    files of others, and elsewhere for a file that `folder` holds. A file that is in none makes gin
+    raise an error that lists the folders.
+    """
+
+    def is_worth_saying(record: logging.LogRecord) -> bool:
+        if record.module != "resource_reader" or record.msg != "Path not found: %s":
+            return True
+        path = pathlib.Path(record.getMessage().removeprefix("Path not found: "))
+        return not (folder in path.parents or (folder / path).is_file())
+
+    logging.getLogger().addFilter(is_worth_saying)
+
+
+def without_int64_warnings() -> None:
+    """Leaves out JAX's warning that 0.0.1's lengths of unrolls are int32 and not int64."""
     warnings.filterwarnings(
         "ignore", "Explicitly requested dtype int64", UserWarning, r"learned_optimization\."
     )

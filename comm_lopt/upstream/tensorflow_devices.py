@@ -6,6 +6,7 @@ with its first operation, and JAX then has none.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 __all__ = ["keep_tensorflow_off_accelerators"]
@@ -14,10 +15,14 @@ _ACCELERATORS = ("GPU", "TPU")
 
 
 def keep_tensorflow_off_accelerators() -> None:
-    """Hides accelerators from TensorFlow, if it has been imported; safe to call again."""
+    """Hides accelerators from TensorFlow, if it has been imported; safe to call again.
+
+    A TensorFlow that has begun to work keeps what it has.
+    """
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None:
         return
     for kind in _ACCELERATORS:
         if tensorflow.config.get_visible_devices(kind):
-            tensorflow.config.set_visible_devices([], kind)
+            with contextlib.suppress(RuntimeError):
+                tensorflow.config.set_visible_devices([], kind)

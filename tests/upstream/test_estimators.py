@@ -1,5 +1,7 @@
 """Tests of what is built differently for the two shapes of upstream."""
 
+import itertools
+
 import gin
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,23 @@ class SplitTask(upstream.Task):
         return jnp.mean(data) + 0.0 * params
 
 
+class TwoSizesTask(upstream.Task):
+    """One array is half the size of the other, so stacked it fits the other's buffer."""
+
+    datasets = upstream.Datasets(
+        *(
+            itertools.repeat({"small": np.zeros(2, np.float32), "large": np.zeros(4, np.float32)})
+            for _ in range(4)
+        )
+    )
+
+    def init(self, key):
+        return {"small": jnp.ones(2), "large": jnp.ones(4)}
+
+    def loss(self, params, key, data):
+        return sum(jnp.sum((params[name] - data[name]) ** 2) for name in params)
+
+
 def make_pes(task_family=None, **changes):
     arguments = {
         "num_tasks": 2,
@@ -48,6 +67,10 @@ def make_pes(task_family=None, **changes):
         upstream.ConstantTruncationSchedule(10),
         **arguments,
     )
+
+
+def two_sizes():
+    return upstream.single_task_to_family(TwoSizesTask())
 
 
 def estimate(estimator):
@@ -64,7 +87,7 @@ def estimate(estimator):
 
 @pytest.mark.parametrize("stack_antithetic_samples", [False, True])
 def test_meta_step_with_pes_changes_theta(stack_antithetic_samples):
-    estimator = make_pes(stack_antithetic_samples=stack_antithetic_samples)
+    estimator = make_pes(two_sizes(), stack_antithetic_samples=stack_antithetic_samples)
     assert isinstance(estimator, upstream.GradientEstimator)
     learner, state, out = estimate(estimator)
     assert np.isfinite(out.to_put.mean_loss)
@@ -73,6 +96,31 @@ def test_meta_step_with_pes_changes_theta(stack_antithetic_samples):
     new_state, _ = learner.update(state, [out.to_put], key=jax.random.PRNGKey(3))
     before, after = upstream.meta_params(learner, state), upstream.meta_params(learner, new_state)
     assert float(before["log_lr"]) != float(after["log_lr"])
+
+
+def test_one_state_for_both_signs_can_be_stacked_and_used_again():
+    learner, state, _ = estimate(estimator := make_pes(two_sizes(), stack_antithetic_samples=True))
+    weights = learner.get_state_for_worker(state)
+    unroll_state = estimator.init_worker_state(weights, jax.random.PRNGKey(1))
+    first, again = (
+        estimator.compute_gradient_estimate(weights, jax.random.PRNGKey(2), unroll_state)[0].grad
+        for _ in range(2)
+    )
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+@pytest.mark.skipif(upstream.FLAVOUR == "released", reason="0.0.1 stacks in other ways")
+def test_other_estimators_stack_too():
+    from learned_optimization.outer_trainers import full_es, truncated_es, truncation_schedule
+
+    step = make_pes(two_sizes()).truncated_step
+    common = {"steps_per_jit": 2, "stack_antithetic_samples": True}
+    es = truncated_es.TruncatedES(step, unroll_length=4, **common)
+    step = make_pes(two_sizes()).truncated_step
+    step.trunc_sched = truncation_schedule.NeverEndingTruncationSchedule()
+    full = full_es.FullES(step, upstream.ConstantTruncationSchedule(4), **common)
+    for estimator in (es, full):
+        assert np.isfinite(estimate(estimator)[2].to_put.mean_loss)
 
 
 def test_pes_hands_every_setting_on():

@@ -4,7 +4,7 @@ import gin
 import pytest
 
 from comm_lopt import upstream
-from comm_lopt.upstream.gin_config import expand_macros
+from comm_lopt.upstream.gin_config import _with_macros_expanded, expand_macros
 
 pytestmark = pytest.mark.usefixtures("fresh_gin")
 
@@ -42,7 +42,7 @@ def test_both_shapes_bind_the_same_macros():
     assert {"learned_optimizer", "task_family", "meta_loss_split"} <= macros("main")
 
 
-def test_finalize_expands_macros_wherever_they_stand_and_keeps_their_meaning():
+def test_trainer_finds_macros_expanded_wherever_they_stand_and_with_their_meaning():
     gin.parse_config(
         """
         a = 1
@@ -58,7 +58,8 @@ def test_finalize_expands_macros_wherever_they_stand_and_keeps_their_meaning():
     with gin.config_scope("scope"):
         before_in_scope = consumer()
     gin.finalize()
-    text = gin.config_str(max_line_length=200)
+    text = _with_macros_expanded(gin.config_str)(max_line_length=200)
+    assert gin.config_is_locked()
     assert "consumer.value = [1, {'b': (1, 'text')}]" in text
     assert "scope/consumer.value = @producer()" in text
     assert "producer.start = 1" in text
@@ -67,6 +68,15 @@ def test_finalize_expands_macros_wherever_they_stand_and_keeps_their_meaning():
         value, other = consumer()
     assert value == before_in_scope[0] == [1]
     assert other() == [1]
+
+
+def test_macro_bound_after_finalize_is_what_the_trainer_finds():
+    gin.parse_config("m = 1\nconsumer.value = %m")
+    gin.finalize()
+    with gin.unlock_config():
+        gin.parse_config("m = 16")
+    assert consumer() == (16, None)
+    assert "consumer.value = 16" in _with_macros_expanded(gin.config_str)()
 
 
 def test_bindings_without_macros_are_left_alone_and_gin_reports_macros_without_value():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import learned_optimization
 import pytest
 
@@ -65,6 +66,29 @@ def test_every_form_of_import_statement_names_the_stand_in_right(load):
     for stand_in, name in asked:
         with pytest.raises(ImportError, match=MESSAGE.format(name)):
             stand_in()
+
+
+def test_every_form_of_import_shows_upstream_the_names_that_jax_removed(load):
+    module = load(
+        """
+        import jax
+        import jax.numpy as jnp
+        import jax.tree_util as jtu
+        from jax import core, numpy, tree_map
+        from jax.core import ShapedArray
+
+        def lazily():
+            import jax.lib
+            from jax.lib import xla_client
+            return jax.lib.xla_client is xla_client
+        """
+    )
+    assert module.tree_map is module.jax.tree_map is jax.tree_util.tree_map
+    assert module.jtu.tree_multimap is jax.tree_util.tree_map
+    assert module.ShapedArray is module.core.ShapedArray
+    assert module.jnp is module.numpy is module.jax.numpy is jax.numpy
+    assert module.lazily()
+    assert load("import jax", name="pretend_user_module").jax is jax
 
 
 def test_annotations_decorators_bases_and_settings_work_while_upstream_is_imported(load):

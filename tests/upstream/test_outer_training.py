@@ -27,10 +27,10 @@ steps_per_jit = 2
 num_tasks = 2
 perturbation_std = 0.01
 random_initial_iteration_offset = 8
-stack_antithetic_samples = False
+stack_antithetic_samples = True
 meta_loss_split = None
 num_meta_steps = 2
-num_estimators = 2
+num_estimators = 1
 
 run_train.summary_every_n = 1
 """
@@ -52,13 +52,15 @@ def test_one_gin_file_drives_upstreams_trainer(tmp_path, monkeypatch):
     log_dir = tmp_path / "log"
     log_dir.mkdir()
     gin.parse_config_files_and_bindings([str(config)], ["num_tasks = 3"])
+    with gin.unlock_config():
+        gin.parse_config("theta_learning_rate = 0.25")
 
     outer_train.run_train(train_log_dir=str(log_dir))
 
     written = (log_dir / "config.gin").read_text()
     assert "TruncatedPES" in written
     assert "num_tasks = 3" in written
-    assert "Adam.learning_rate = 0.5" in written
+    assert "Adam.learning_rate = 0.25" in written
     (writer,) = writers
     writer.close()
     (events,) = log_dir.glob("events.out.tfevents.*")

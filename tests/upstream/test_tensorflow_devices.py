@@ -52,6 +52,16 @@ def test_second_call_sets_nothing(pretended):
     assert len(config.settings) == 1
 
 
+def test_tensorflow_that_has_begun_to_work_is_no_error(pretended, monkeypatch):
+    def refuse(devices, kind):
+        raise RuntimeError("Visible devices cannot be modified after being initialized")
+
+    config = pretended("GPU")
+    monkeypatch.setattr(config, "set_visible_devices", refuse)
+    keep_tensorflow_off_accelerators()
+    assert config.visible["GPU"] == ["GPU:0"]
+
+
 def test_machine_without_accelerators_is_left_as_it_is(pretended):
     config = pretended()
     keep_tensorflow_off_accelerators()
