@@ -74,7 +74,7 @@ class DeviceDatasets(ExampleDatasets):
     def indices_of(self, split: str) -> np.ndarray:
         """Returns the indices of all examples of a split, int32 [N]."""
         positions = self.examples.all_positions(require_choice("split", split, SPLITS))
-        return (positions + self._offsets[split]).astype(np.int32)
+        return self._batch_at(split, np.asarray(positions))
 
     def _batch_at(self, split: str, positions: np.ndarray) -> np.ndarray:
         return (positions + self._offsets[split]).astype(np.int32)
