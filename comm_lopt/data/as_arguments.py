@@ -19,7 +19,7 @@ def data_as_arguments() -> Iterator[None]:
     JAX otherwise puts a copy of every array that a function closes over into each program:
     compiling takes longer, and memory holds the data once more. The bits are the same either way.
     What is traced outside, and by other threads, stays as it is. What this needs is in JAX 0.10
-    to 0.12 and not public; where it is lost, programs hold the data.
+    to 0.12 and not public; with another JAX that lacks it, programs hold the data.
 
     Source: https://docs.jax.dev/en/latest/internals/constants.html
     """

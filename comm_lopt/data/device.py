@@ -27,8 +27,9 @@ _WORD = 4
 class DeviceDatasets(ExampleDatasets):
     """Batches are indices (int32 [B]) into arrays on the device.
 
-    Every compiled program that uses the data holds a copy of it, and compiling takes longer
-    with it (seconds for some 100 MB): beyond about a gigabyte use `StreamDatasets`.
+    Within `data_as_arguments` compiled programs take the arrays as arguments; others each hold a
+    copy, and compiling takes longer with it (seconds for some 100 MB). What does not fit into the
+    device's memory is for `StreamDatasets`.
 
     Args:
       examples: what the data set holds.

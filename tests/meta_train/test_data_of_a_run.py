@@ -67,6 +67,7 @@ def test_a_run_that_ends_leaves_no_thread_of_its_data(begun, tmp_path):
         assert not thread.is_alive()
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="there programs hold the data")
 def test_programs_of_a_run_take_the_data_as_an_argument(begun, tmp_path):
     def argument_bytes(parts):
         gather = parts.families[0].inner.datasets.gather
