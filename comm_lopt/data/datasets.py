@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.checks import require_choice
+from comm_lopt.checks import require_at_least_one, require_choice
+from comm_lopt.data.digest import digest_of_arrays
 from comm_lopt.data.examples import SPLITS, Examples
 from comm_lopt.data.samplers import BatchSource
 from comm_lopt.upstream import Datasets
@@ -59,19 +61,56 @@ class ExampleDatasets(Datasets, abc.ABC):
         """Returns the array of a split under `key`, such as the labels: [N, ...] on the host."""
         return np.asarray(self.examples.splits[require_choice("split", split, SPLITS)][key])
 
-    def heldout(self, split: str, largest_batch: int, limit: int | None) -> PyTree:
-        """Returns batches [N, B, ...] that show a split once, for evaluation.
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of what the data set holds; see `digest_of_arrays`."""
+        return digest_of_arrays(self.examples.splits)
+
+    def heldout(
+        self, split: str, largest_batch: int, limit: int | None, seed: int = 0
+    ) -> list[PyTree]:
+        """Returns stacks of batches that together show each example of a split once.
+
+        Stacks are [N, B, ...]: one of whole batches, and what they leave over as another,
+        [1, r, ...]. A mean over examples weights each batch by its size; see `size_of`.
 
         Args:
-          split: one of `SPLITS`.
-          largest_batch: B is this, or the split's size if that is smaller. What does not fill
-            a last batch is left out.
-          limit: at most so many examples, evenly spread over the split; all if None.
+          split: one of `SPLITS`, also "train".
+          largest_batch: B is this, or the number of examples shown if that is smaller.
+          limit: of a larger split so many examples, chosen at random; all if None.
+          seed: of that choice, which depends on nothing else.
+
+        Raises:
+          ValueError: an unknown split, or a `largest_batch` or `limit` below 1.
         """
-        positions = self.examples.all_positions(require_choice("split", split, SPLITS))
-        if limit is not None and len(positions) > limit:
-            spread = np.linspace(0, len(positions), limit, endpoint=False).astype(np.int64)
-            positions = positions[spread]
-        size = min(largest_batch, len(positions))
-        whole = positions[: len(positions) // size * size].reshape(-1, size)
-        return jax.tree.map(jnp.asarray, self._batch_at(split, whole))
+        count = self._num_shown(require_choice("split", split, SPLITS))
+        if limit is not None:
+            count = min(count, require_at_least_one("limit", limit, "examples to show"))
+        size = min(count, require_at_least_one("largest_batch", largest_batch, "examples"))
+        positions = self._positions_shown(split, count, seed)
+        whole = count // size * size
+        stacks = [self._stack(split, positions[..., :whole], size)]
+        if whole < count:
+            stacks.append(self._stack(split, positions[..., whole:], count - whole))
+        return stacks
+
+    def size_of(self, stack: PyTree) -> int:
+        """Number of examples of each batch in a stack of `heldout`."""
+        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack)
+        return jax.tree.leaves(jax.eval_shape(self.gather, batch))[0].shape[0]
+
+    def _stack(self, split: str, positions: np.ndarray, size: int) -> PyTree:
+        batches = positions.reshape(*positions.shape[:-1], -1, size)
+        return jax.tree.map(jnp.asarray, self._batch_at(split, np.moveaxis(batches, -2, 0)))
+
+    def _num_shown(self, split: str) -> int:
+        """Number of examples that `heldout` shows of a split."""
+        return len(self.examples.all_positions(split))
+
+    def _positions_shown(self, split: str, count: int, seed: int) -> np.ndarray:
+        """Positions [count] of a split, sorted: all, or a random part."""
+        positions = self.examples.all_positions(split)
+        if count == len(positions):
+            return np.arange(positions.start, positions.stop, positions.step)
+        chosen = np.random.default_rng(seed).choice(len(positions), count, replace=False)
+        return positions.start + positions.step * np.sort(chosen)

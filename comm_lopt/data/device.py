@@ -27,8 +27,9 @@ _WORD = 4
 class DeviceDatasets(ExampleDatasets):
     """Batches are indices (int32 [B]) into arrays on the device.
 
-    Every compiled program that uses the data holds a copy of it, and compiling takes longer
-    with it (seconds for some 100 MB): beyond about a gigabyte use `StreamDatasets`.
+    Within `data_as_arguments` compiled programs take the arrays as arguments; others each hold a
+    copy, and compiling takes longer with it (seconds for some 100 MB). What does not fit into the
+    device's memory is for `StreamDatasets`.
 
     Args:
       examples: what the data set holds.
@@ -74,7 +75,7 @@ class DeviceDatasets(ExampleDatasets):
     def indices_of(self, split: str) -> np.ndarray:
         """Returns the indices of all examples of a split, int32 [N]."""
         positions = self.examples.all_positions(require_choice("split", split, SPLITS))
-        return (positions + self._offsets[split]).astype(np.int32)
+        return self._batch_at(split, np.asarray(positions))
 
     def _batch_at(self, split: str, positions: np.ndarray) -> np.ndarray:
         return (positions + self._offsets[split]).astype(np.int32)

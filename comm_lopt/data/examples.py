@@ -34,8 +34,8 @@ class Examples(Protocol):
         """Returns the examples at `positions` [...] of `arrays`: arrays [..., *example]."""
         ...
 
-    def all_positions(self, split: str) -> np.ndarray:
-        """Positions that together show each part of a split once, int [N]."""
+    def all_positions(self, split: str) -> range:
+        """Positions that together show each part of a split once."""
         ...
 
 
@@ -78,8 +78,8 @@ class LabelledExamples:
     def take(self, arrays: Arrays, positions: Any) -> dict[str, Any]:
         return {key: array[positions] for key, array in arrays.items()}
 
-    def all_positions(self, split: str) -> np.ndarray:
-        return np.arange(self._size(split), dtype=np.int32)
+    def all_positions(self, split: str) -> range:
+        return range(self._size(split))
 
     def _size(self, split: str) -> int:
         return len(next(iter(self.splits[split].values())))
@@ -117,9 +117,9 @@ class TextWindows:
         window = np.arange(self.length + 1, dtype=np.int32)
         return {"text": arrays["text"][positions[..., None] + window.reshape(_ones(positions))]}
 
-    def all_positions(self, split: str) -> np.ndarray:
-        size = len(self.splits[split]["text"])
-        return np.arange(0, size - self.length, self.length)
+    def all_positions(self, split: str) -> range:
+        """See `Examples`; bytes at the end that do not fill a window are not shown."""
+        return range(0, len(self.splits[split]["text"]) - self.length, self.length)
 
 
 def _ones(positions: Any) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +22,9 @@ __all__ = ["MixedDatasets"]
 class MixedDatasets(ExampleDatasets):
     """Batches hold a batch of each member, as indices [D, B]; a task takes its own row.
 
-    Images are handed out as floats between 0 and 1, since members may differ in range.
+    Images are handed out as floats between 0 and 1, since members may differ in range. Where
+    members differ in size, `heldout` shows of each as many examples as the smallest has, chosen
+    at random; its stacks are [N, D, B].
 
     Args:
       members: D data sets on the device, with images of one size and one number of classes.
@@ -59,16 +63,20 @@ class MixedDatasets(ExampleDatasets):
             labels.append(examples["label"])
         return {"image": jnp.stack(images)[member], "label": jnp.stack(labels)[member]}
 
-    def heldout(self, split: str, largest_batch: int, limit: int | None) -> jax.Array:
-        """Batches [N, D, B]; each member's split, as far as the shortest goes."""
-        parts = [m.heldout(split, largest_batch, limit) for m in self.members]
-        size = min(part.shape[1] for part in parts)
-        flat = [part.reshape(-1)[: part.size // size * size].reshape(-1, size) for part in parts]
-        count = min(len(part) for part in flat)
-        return jnp.stack([part[:count] for part in flat], axis=1)
+    @functools.cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(" ".join(m.digest for m in self.members).encode()).hexdigest()
 
-    def _batch_at(self, split: str, positions: np.ndarray) -> Any:
-        raise NotImplementedError("MixedDatasets has positions of each member only.")
+    def _num_shown(self, split: str) -> int:
+        return min(m._num_shown(split) for m in self.members)
+
+    def _positions_shown(self, split: str, count: int, seed: int) -> np.ndarray:
+        return np.stack([m._positions_shown(split, count, seed) for m in self.members])
+
+    def _batch_at(self, split: str, positions: np.ndarray) -> np.ndarray:
+        rows = np.moveaxis(positions, -2, 0)
+        batches = [m._batch_at(split, row) for m, row in zip(self.members, rows, strict=True)]
+        return np.stack(batches, axis=-2)
 
 
 class _StackedSource(BatchSource):
@@ -86,8 +94,8 @@ class _StackedSource(BatchSource):
         drawn = [source.batches(first, count)[:, : self.batch_size] for source in self._sources]
         return np.stack(drawn, axis=1)
 
-    def reseeded(self, seed: int) -> _StackedSource:
-        return _StackedSource([source.reseeded(seed) for source in self._sources])
+    def reseeded(self, *use: int) -> _StackedSource:
+        return _StackedSource([source.reseeded(*use) for source in self._sources])
 
     def shards(self, num_shards: int, seed: int) -> list[_StackedSource]:
         shards = [source.shards(num_shards, seed) for source in self._sources]

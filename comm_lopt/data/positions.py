@@ -8,7 +8,7 @@ from comm_lopt.data.examples import SPLITS
 from comm_lopt.data.rounds import RoundIterator
 from comm_lopt.upstream import Datasets
 
-__all__ = ["part_sizes", "positions", "reseed", "restore_positions"]
+__all__ = ["close", "part_sizes", "positions", "reseed", "restore_positions"]
 
 
 def positions(datasets: Datasets | None) -> dict[str, int]:
@@ -25,14 +25,26 @@ def restore_positions(datasets: Datasets | None, saved: Mapping[str, int]) -> No
         rounds.state = saved[name]
 
 
-def reseed(datasets: Datasets | None, number: int) -> None:
-    """Makes every split's order that of the `number`-th of several users of the same data.
+def reseed(datasets: Datasets | None, run_seed: int, number: int) -> None:
+    """Makes every split begin anew, in an order of this run's and estimator's own.
 
-    The first (0) keeps the order that the data sets were made with.
+    Args:
+      datasets: changed in place.
+      run_seed: the run's seed; the data sets' own seed decides beside it.
+      number: of the estimator in the run.
+
+    Raises:
+      ValueError: a seed below 0.
     """
-    if number:
-        for name, rounds in _rounds(datasets).items():
-            setattr(datasets, name, rounds.reseeded(number))
+    for name, rounds in _rounds(datasets).items():
+        rounds.close()
+        setattr(datasets, name, rounds.reseeded(run_seed, number))
+
+
+def close(datasets: Datasets | None) -> None:
+    """Ends the threads that read ahead; the next round that is drawn starts another."""
+    for rounds in _rounds(datasets).values():
+        rounds.close()
 
 
 def part_sizes(datasets: Datasets | None) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.examples import SPLITS
 from comm_lopt.data.partition import Partition
+from comm_lopt.data.read_ahead import ReadAhead
 from comm_lopt.data.samplers import BatchSource
-from comm_lopt.data.streams import ReadAhead
 from comm_lopt.upstream import Datasets
 
 __all__ = ["RoundIterator", "round_datasets"]
@@ -22,6 +23,9 @@ PyTree = Any
 
 class RoundIterator(Iterator[Any]):
     """Stacks K·H batches to one tree of arrays [K, H, ...].
+
+    Rounds that can be asked for by number are made in a thread, ahead of who asks for them; see
+    `ReadAhead`. The thread starts with the first round, and ends with this object or `close`.
 
     Args:
       source: the inner iterator, from which all workers draw, or one source for each worker.
@@ -44,30 +48,28 @@ class RoundIterator(Iterator[Any]):
         self.state = 0
         first = source[0] if isinstance(source, Sequence) else source
         self.can_seek = isinstance(first, BatchSource)
-        self._ahead = ReadAhead(self.round) if getattr(first, "reads_ahead", False) else None
+        self._ahead: ReadAhead | None = None
 
     def round(self, number: int) -> PyTree:
         """Returns the batches of a round, by number: arrays [K, H, ...]."""
-        num_workers, num_local_steps = self._leading
-        if isinstance(self.source, Sequence):
-            parts = [s.batches(number * num_local_steps, num_local_steps) for s in self.source]
-            return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-        count = num_workers * num_local_steps
-        if isinstance(self.source, BatchSource):
-            stacked = self.source.batches(number * count, count)
-        else:
-            batches = [next(self.source) for _ in range(count)]
-            stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-        return jax.tree.map(lambda leaf: leaf.reshape(self._leading + leaf.shape[1:]), stacked)
+        return _round(self.source, self._leading, number)
 
     def __next__(self) -> PyTree:
-        if self._ahead is None:
-            batches = self.round(self.state)
-        else:
+        if self.can_seek:
+            if self._ahead is None:
+                self._ahead = ReadAhead(functools.partial(_round, self.source, self._leading))
             self._ahead.seek(self.state)
             batches = next(self._ahead)
+        else:
+            batches = self.round(self.state)
         self.state += 1
         return batches
+
+    def close(self) -> None:
+        """Ends the thread, if there is one; the next round starts another."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     def part_sizes(self) -> list[int] | None:
         """Number of examples (of a text: positions) of each worker; None if all draw from all."""
@@ -75,17 +77,33 @@ class RoundIterator(Iterator[Any]):
             return None
         return [source.size for source in self.source]
 
-    def reseeded(self, seed: int) -> RoundIterator:
-        """The rounds from the first on in the order of another seed.
+    def reseeded(self, *use: int) -> RoundIterator:
+        """The rounds from the first on, in an order for one use; see `BatchSource.reseeded`.
 
         What cannot be replayed (upstream's own iterators) goes on where it stands.
         """
         source = self.source
         if isinstance(source, Sequence):
-            source = [s.reseeded(seed) for s in source]
+            source = [s.reseeded(*use) for s in source]
         elif isinstance(source, BatchSource):
-            source = source.reseeded(seed)
+            source = source.reseeded(*use)
         return RoundIterator(source, *self._leading)
+
+
+def _round(
+    source: Iterator[Any] | Sequence[BatchSource], leading: tuple[int, int], number: int
+) -> PyTree:
+    num_workers, num_local_steps = leading
+    if isinstance(source, Sequence):
+        parts = [s.batches(number * num_local_steps, num_local_steps) for s in source]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
+    count = num_workers * num_local_steps
+    if isinstance(source, BatchSource):
+        stacked = source.batches(number * count, count)
+    else:
+        batches = [next(source) for _ in range(count)]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    return jax.tree.map(lambda leaf: leaf.reshape(leading + leaf.shape[1:]), stacked)
 
 
 def round_datasets(

@@ -8,12 +8,13 @@ on.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from comm_lopt.checks import require_at_least_one
+from comm_lopt.checks import require_at_least_one, require_range
 
 __all__ = ["BatchSource", "IndexSampler", "WindowSampler"]
 
@@ -25,13 +26,11 @@ class BatchSource(Iterator[Any], abc.ABC):
 
     Attributes:
       state: number of batches that iterating has drawn; may be set.
-      reads_ahead: whether making a batch costs enough to do it in a thread beforehand.
       batch_size: B.
     """
 
     batch_size: int
     state: int = 0
-    reads_ahead: bool = False
 
     @abc.abstractmethod
     def batches(self, first: int, count: int) -> PyTree:
@@ -41,8 +40,16 @@ class BatchSource(Iterator[Any], abc.ABC):
         """
 
     @abc.abstractmethod
-    def reseeded(self, seed: int) -> BatchSource:
-        """The same examples from the first batch on, in the order of another seed."""
+    def reseeded(self, *use: int) -> BatchSource:
+        """The same examples from the first batch on, in an order for one use of them.
+
+        Args:
+          *use: numbers from 0 on, such as a run's seed. The order is a function of this source's
+            own seed and of them; they take the place of those of an earlier call.
+
+        Raises:
+          ValueError: a number below 0.
+        """
 
     @abc.abstractmethod
     def shards(self, num_shards: int, seed: int) -> Sequence[BatchSource]:
@@ -76,19 +83,20 @@ class BatchSource(Iterator[Any], abc.ABC):
 class IndexSampler(BatchSource):
     """Draws batches of indices, epoch by epoch, each epoch in a new random order.
 
-    The order is a function of (seed, first index, epoch). Examples that do not fill a batch at
-    an epoch's end are left out of that epoch.
+    The order is a function of (seed, use, first index, epoch). Examples that do not fill a batch
+    at an epoch's end are left out of that epoch.
 
     Args:
       indices: what to draw from, int [N].
       batch_size: B.
       seed: seed of the order.
+      use: see `BatchSource.reseeded`.
 
     Raises:
-      ValueError: fewer indices than one batch, or B below 1.
+      ValueError: fewer indices than one batch, B below 1, or a seed below 0.
     """
 
-    def __init__(self, indices: np.ndarray, batch_size: int, seed: int):
+    def __init__(self, indices: np.ndarray, batch_size: int, seed: int, use: tuple[int, ...] = ()):
         batch_size = require_at_least_one("batch_size", batch_size, "examples in a batch")
         if len(indices) < batch_size:
             raise ValueError(
@@ -97,7 +105,7 @@ class IndexSampler(BatchSource):
             )
         self.indices = np.asarray(indices, np.int32)
         self.batch_size = batch_size
-        self._seed = seed
+        self._seeds = _Seeds(seed, use)
         self._batches_per_epoch = len(indices) // batch_size
         self._epoch: tuple[int, np.ndarray] | None = None
 
@@ -116,11 +124,13 @@ class IndexSampler(BatchSource):
             first += len(part)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
-    def reseeded(self, seed: int) -> IndexSampler:
-        return IndexSampler(self.indices, self.batch_size, seed)
+    def reseeded(self, *use: int) -> IndexSampler:
+        return IndexSampler(self.indices, self.batch_size, self._seeds.seed, use)
 
     def of(self, positions: np.ndarray) -> IndexSampler:
-        return IndexSampler(self.indices[positions], self.batch_size, self._seed)
+        return IndexSampler(
+            self.indices[positions], self.batch_size, self._seeds.seed, self._seeds.use
+        )
 
     def shards(self, num_shards: int, seed: int) -> list[IndexSampler]:
         shuffled = np.random.default_rng([seed, self.size]).permutation(self.size)
@@ -129,7 +139,7 @@ class IndexSampler(BatchSource):
     def _epoch_order(self, epoch: int) -> np.ndarray:
         cached = self._epoch
         if cached is None or cached[0] != epoch:
-            generator = np.random.default_rng([self._seed, int(self.indices[0]), epoch])
+            generator = self._seeds.generator(int(self.indices[0]), epoch)
             order = generator.permutation(self.size)[: self._batches_per_epoch * self.batch_size]
             cached = epoch, self.indices[order].reshape(-1, self.batch_size)
             self._epoch = cached
@@ -139,26 +149,29 @@ class IndexSampler(BatchSource):
 class WindowSampler(BatchSource):
     """Draws batches of positions in a text, uniformly and with replacement.
 
-    Batch i is a function of (seed, start, i).
+    Batch i is a function of (seed, use, start, i).
 
     Args:
       start: first position.
       stop: the last position is the one before it.
       batch_size: B.
       seed: seed of the draws.
+      use: see `BatchSource.reseeded`.
 
     Raises:
-      ValueError: no position between start and stop, or B below 1.
+      ValueError: no position between start and stop, B below 1, or a seed below 0.
     """
 
-    def __init__(self, start: int, stop: int, batch_size: int, seed: int):
+    def __init__(
+        self, start: int, stop: int, batch_size: int, seed: int, use: tuple[int, ...] = ()
+    ):
         self.batch_size = require_at_least_one("batch_size", batch_size, "windows in a batch")
         if stop <= start:
             raise ValueError(
                 f"there are {stop - start} positions to draw a window from: the text is shorter "
                 "than one window; pass a longer text, a smaller length or fewer workers."
             )
-        self._start, self._stop, self._seed = start, stop, seed
+        self._start, self._stop, self._seeds = start, stop, _Seeds(seed, use)
         self._dtype = np.int32 if stop <= np.iinfo(np.int32).max else np.int64
 
     @property
@@ -168,21 +181,40 @@ class WindowSampler(BatchSource):
     def batches(self, first: int, count: int) -> np.ndarray:
         """Returns int32 [count, B] (int64 in a text of more than 2 GB)."""
         rows = [
-            np.random.default_rng([self._seed, self._start, number]).integers(
+            self._seeds.generator(self._start, number).integers(
                 self._start, self._stop, self.batch_size, dtype=self._dtype
             )
             for number in range(first, first + count)
         ]
         return np.stack(rows)
 
-    def reseeded(self, seed: int) -> WindowSampler:
-        return WindowSampler(self._start, self._stop, self.batch_size, seed)
+    def reseeded(self, *use: int) -> WindowSampler:
+        return WindowSampler(self._start, self._stop, self.batch_size, self._seeds.seed, use)
 
     def shards(self, num_shards: int, seed: int) -> list[WindowSampler]:
         """Stretches of the text, one after another; `seed` is of no use here."""
         del seed
         ends = np.linspace(self._start, self._stop, num_shards + 1).astype(np.int64).tolist()
         return [
-            WindowSampler(start, stop, self.batch_size, self._seed)
+            WindowSampler(start, stop, self.batch_size, self._seeds.seed, self._seeds.use)
             for start, stop in zip(ends[:-1], ends[1:], strict=True)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seeds:
+    """What decides an order beside the place in it."""
+
+    seed: int
+    use: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for number in (self.seed, *self.use):
+            require_range("seed", number, 0)
+
+    def generator(self, *place: int) -> np.random.Generator:
+        # As one list, numbers of different meaning could come to the same: NumPy pads it with
+        # zeros. A spawn key is kept apart.
+        return np.random.default_rng(
+            np.random.SeedSequence(self.seed, spawn_key=(*self.use, *place))
+        )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,11 +12,7 @@ from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.examples import SPLITS, Examples
 from comm_lopt.data.samplers import BatchSource
 
-__all__ = ["ReadAhead", "StreamDatasets"]
-
-PyTree = Any
-
-_FEWEST_AHEAD, _MOST_AHEAD, _BYTES_AHEAD = 2, 64, 1 << 30
+__all__ = ["StreamDatasets"]
 
 
 class StreamDatasets(ExampleDatasets):
@@ -66,8 +60,6 @@ class StreamDatasets(ExampleDatasets):
 class _HostSource(BatchSource):
     """Takes the examples at the positions that an order draws, counted from `offset`."""
 
-    reads_ahead = True
-
     def __init__(
         self,
         examples: Examples,
@@ -92,8 +84,8 @@ class _HostSource(BatchSource):
     def __next__(self) -> dict[str, np.ndarray]:
         return jax.tree.map(lambda array: array[0], self.take(1))
 
-    def reseeded(self, seed: int) -> _HostSource:
-        return self._with(self.order.reseeded(seed))
+    def reseeded(self, *use: int) -> _HostSource:
+        return self._with(self.order.reseeded(*use))
 
     def shards(self, num_shards: int, seed: int) -> list[_HostSource]:
         return [self._with(order) for order in self.order.shards(num_shards, seed)]
@@ -103,40 +95,3 @@ class _HostSource(BatchSource):
 
     def _with(self, order: BatchSource) -> _HostSource:
         return _HostSource(self._examples, self._arrays, order, self._offset)
-
-
-class ReadAhead(Iterator[Any]):
-    """Makes items in a thread before they are asked for.
-
-    Between 2 and 64 items wait, about a gigabyte of them.
-
-    Args:
-      make: makes item i; depends on nothing but i.
-    """
-
-    def __init__(self, make: Callable[[int], PyTree]):
-        self._make = make
-        self._depth = _FEWEST_AHEAD
-        self._next = 0
-        self._waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-        # A thread is enough: what it does is copy memory and wait for the disk.
-        self._pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-    def seek(self, number: int) -> None:
-        """Makes `number` the next item."""
-        if number == self._next:
-            return
-        for future in self._waiting:
-            future.cancel()
-        self._waiting.clear()
-        self._next = number
-
-    def __next__(self) -> PyTree:
-        while len(self._waiting) < self._depth:
-            self._waiting.append(self._pool.submit(self._make, self._next + len(self._waiting)))
-        future = self._waiting.popleft()
-        self._next += 1
-        item = future.result()
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(item))
-        self._depth = min(_MOST_AHEAD, max(_FEWEST_AHEAD, _BYTES_AHEAD // max(size, 1)))
-        return item

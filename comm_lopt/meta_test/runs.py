@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -94,7 +95,7 @@ def run(
     candidate.check(problem)
     segment = _rounds_between_evaluations(problem.num_rounds)
     data = [problem.rounds().reseeded(seed) for seed in seeds]
-    heldout = _heldout_batches(problem)
+    heldout, shares = _heldout_batches(problem)
     points = {name: jnp.asarray([point[name] for point in grid], jnp.float32) for name in grid[0]}
     keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
 
@@ -136,7 +137,8 @@ def run(
             loss, _, aux = task.loss_with_state_and_aux(params, state, key, batch)
             return loss, aux
 
-        return jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, heldout))
+        parts = [jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, s)) for s in heldout]
+        return jax.tree.map(lambda *means: sum(map(operator.mul, shares, means)), *parts)
 
     def mapped(function: Any, grid_axes: tuple, seed_axes: tuple) -> Any:
         return jax.jit(
@@ -234,18 +236,20 @@ def _chunks(
         taken = []
 
 
-def _heldout_batches(problem: Problem) -> PyTree:
-    """Batches [N, B, ...] of the held-out split, B at most 1000.
+def _heldout_batches(problem: Problem) -> tuple[list[PyTree], list[float]]:
+    """Stacks of batches of the held-out split, and the share of the examples that each holds.
 
-    At most 10,000 examples, evenly spread over the split; what does not fill a last batch is
-    left out. Of upstream's own iterators the next 8 batches.
+    At most 10,000 examples, the same for all; see `ExampleDatasets.heldout`. Of upstream's own
+    iterators the next 8 batches.
     """
     datasets = problem.task_family.datasets
     if isinstance(datasets, ExampleDatasets):
-        return datasets.heldout(problem.heldout_split, _HELDOUT_BATCH, _MAX_HELDOUT)
+        stacks = datasets.heldout(problem.heldout_split, _HELDOUT_BATCH, _MAX_HELDOUT)
+        sizes = [len(jax.tree.leaves(stack)[0]) * datasets.size_of(stack) for stack in stacks]
+        return stacks, [size / sum(sizes) for size in sizes]
     source = datasets.split(problem.heldout_split)
     batches = [next(source) for _ in range(_HELDOUT_BATCHES_OF_AN_ITERATOR)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
+    return [jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)], [1.0]
 
 
 def _bytes_per_worker(candidate: Candidate, problem: Problem) -> int:

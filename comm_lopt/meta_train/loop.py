@@ -16,7 +16,8 @@ import numpy as np
 from comm_lopt import upstream
 from comm_lopt.atomic import locked
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.positions import part_sizes, reseed
+from comm_lopt.data.as_arguments import data_as_arguments
+from comm_lopt.data.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import SaveError
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
@@ -84,7 +85,7 @@ def meta_train(
       task_families: meta-train on a mixture: families (wrapped already, such as several
         `LocalSGDTaskFamily`) that each get estimators of their own. None: the one family of
         upstream's `sample_task_family_fn` binding.
-      seed: of theta, tasks, perturbations.
+      seed: of theta, tasks, perturbations; with the data sets' own seed, of the data's order.
       checkpoint_every: meta-steps from one checkpoint to the next.
       keep_checkpoints: how many of the newest stay, beside the best; see `Progress`.
       max_skipped_in_a_row: a meta-step whose meta-loss or meta-gradient is not finite is not
@@ -127,14 +128,16 @@ def meta_train(
     for number, family in enumerate(families):
         check_fit(family, learned_opt)
         _tell_parts(family, progress)
-        # Estimators of one family would otherwise all see the same batches.
-        reseed(family.datasets, number)
+        reseed(family.datasets, seed, number)
     parts = RunParts(
         folder, learner, estimators, families, learned_opt, seed, num_meta_steps,
         local_learning_rate,
     )  # fmt: skip
     with _alone_in(folder), StopSignals() as stop, contextlib.ExitStack() as stack:
         _refuse_another_run(folder, resume)
+        stack.enter_context(data_as_arguments())
+        for family in families:
+            stack.callback(close, family.datasets)
         checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
         stack.callback(checkpoints.close)
         run = Run(parts, checkpoints, theta_key, unrolls_key, key)

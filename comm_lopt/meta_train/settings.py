@@ -6,8 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 
 import gin
+import jax
 
 from comm_lopt import upstream
+from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.sources import SOURCES
 from comm_lopt.meta_train.errors import ResumeError
 from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
 
@@ -27,7 +30,25 @@ HARMLESS = frozenset(
         "ThetaAdamW.num_meta_steps",
     }
 )
-"""Settings that may differ in a resumed run. All others decide what is computed."""
+"""Settings that may differ in a resumed run, beside where data lie. All others decide numbers."""
+
+_PLACES = frozenset(
+    f"{source.configurable}.{argument}"
+    for source in SOURCES.values()
+    for argument in ("folder", "path")
+)
+# Options of JAX that decide numbers; one that this JAX does not have is not looked at.
+_JAX_OPTIONS = (
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_enable_custom_prng",
+    "jax_enable_x64",
+    "jax_explicit_x64_dtypes",
+    "jax_numpy_dtype_promotion",
+    "jax_random_seed_offset",
+    "jax_softmax_custom_jvp",
+    "jax_threefry_partitionable",
+)
 
 _SHOWN = 20
 
@@ -40,7 +61,8 @@ def run_settings(
     """Returns the settings of a run: by name, the value as text.
 
     They are gin's operative configuration (every parameter of what was called so far, defaults
-    included) and what can reach the run without gin.
+    included) and what can reach the run without gin: digests of the data (see
+    `digest_of_arrays`), and JAX's options.
 
     Args:
       seed: the run's.
@@ -60,11 +82,17 @@ def run_settings(
         for size in ("num_workers", "num_local_steps"):
             if hasattr(family, size):
                 settings[f"task_families[{number}].{size}"] = str(getattr(family, size))
+        datasets = getattr(family, "inner", family).datasets
+        if isinstance(datasets, ExampleDatasets):
+            settings[f"task_families[{number}].data"] = datasets.digest
     settings["num_task_families"] = str(len(families))
     settings["optimizer"] = learned_opt.name
     if isinstance(learned_opt, GlobalLearnedOptimizer):
         hparams = learned_opt.hparams().items()
         settings |= {f"optimizer.{name}": repr(value) for name, value in hparams}
+    for option in _JAX_OPTIONS:
+        if hasattr(jax.config, option):
+            settings[option] = str(getattr(jax.config, option))
     return settings
 
 
@@ -97,7 +125,8 @@ def require_same_settings(saved: Mapping[str, str], here: Mapping[str, str], whe
                     *different[:_SHOWN],
                     *rest,
                     "Resume with the configuration it was started with, or start in another "
-                    "folder. Only these may change: " + ", ".join(sorted(HARMLESS)) + ".",
+                    "folder. Only these may change: " + ", ".join(sorted(HARMLESS)) + ", and "
+                    "the path of the same data.",
                 ]
             )
         )
@@ -106,4 +135,4 @@ def require_same_settings(saved: Mapping[str, str], here: Mapping[str, str], whe
 def _is_harmless(name: str) -> bool:
     """Whether a setting may change, with whatever scope and modules gin writes before it."""
     selector = name.rpartition("/")[2].split(".")
-    return ".".join(selector[-2:]) in HARMLESS
+    return ".".join(selector[-2:]) in HARMLESS | _PLACES

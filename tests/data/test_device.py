@@ -151,37 +151,70 @@ def test_unknown_split_is_an_error_with_a_suggestion(ask):
 
 
 @pytest.mark.parametrize(
-    ("largest", "shape"), [(5, (1, 5)), (100, (1, 5)), (2, (2, 2)), (1, (5, 1))]
+    ("size", "largest", "shapes"),
+    [
+        (5, 5, [(1, 5)]),
+        (5, 100, [(1, 5)]),
+        (5, 2, [(2, 2), (1, 1)]),
+        (5, 1, [(5, 1)]),
+        (1999, 1000, [(1, 1000), (1, 999)]),
+        (9999, 1000, [(9, 1000), (1, 999)]),
+    ],
 )
-def test_heldout_shows_each_example_once_in_whole_batches(largest, shape):
-    datasets = DeviceDatasets(numbered_examples((12, 4, 3, 5)), batch_size=4)
-    batches = datasets.heldout("test", largest, None)
-    assert isinstance(batches, jax.Array)
-    assert (batches.shape, batches.dtype) == (shape, np.int32)
-    np.testing.assert_array_equal(batches.ravel(), np.arange(19, 24)[: batches.size])
-
-
-@pytest.mark.parametrize(("size", "limit"), [(100, 7), (100, 99), (101, 50), (30, 29), (30, 1)])
-def test_heldout_with_a_limit_is_spread_evenly(size, limit):
+def test_heldout_shows_each_example_once(size, largest, shapes):
     datasets = DeviceDatasets(numbered_examples((12, 4, 3, size)), batch_size=4)
-    shown = datasets.heldout("test", 1, limit).ravel() - 19
-    assert len(shown) == limit
-    gaps = np.diff([*np.asarray(shown), size])
-    assert shown[0] == 0
-    assert gaps.min() >= size // limit
-    assert gaps.max() <= size // limit + 1
+    stacks = datasets.heldout("test", largest, None)
+    assert [stack.shape for stack in stacks] == shapes
+    assert [datasets.size_of(stack) for stack in stacks] == [shape[1] for shape in shapes]
+    assert all(isinstance(stack, jax.Array) and stack.dtype == np.int32 for stack in stacks)
+    together = np.concatenate([stack.ravel() for stack in stacks])
+    np.testing.assert_array_equal(together, datasets.indices_of("test"))
+
+
+@pytest.mark.parametrize(("size", "limit"), [(100, 7), (100, 99), (100_000, 500), (30, 1)])
+def test_heldout_with_a_limit_is_a_random_part_of_exactly_that_many(size, limit):
+    datasets = DeviceDatasets(numbered_examples((size, 4, 3, 5)), batch_size=4)
+
+    def shown(seed):
+        stacks = datasets.heldout("train", 3, limit, seed)
+        return np.concatenate([stack.ravel() for stack in stacks])
+
+    first = shown(0)
+    assert len(first) == len(set(first.tolist())) == limit
+    assert set(first) <= set(range(size))
+    np.testing.assert_array_equal(first, shown(0))
+    default = datasets.heldout("train", 3, limit)
+    np.testing.assert_array_equal(first, np.concatenate([stack.ravel() for stack in default]))
+    assert any(not np.array_equal(first, shown(seed)) for seed in range(1, 9))
+
+
+def test_heldout_part_of_a_sorted_split_has_each_label_in_its_proportion():
+    labels = np.repeat(np.arange(10, dtype=np.int32), 2000)
+    splits = {name: {"label": labels} for name in SPLITS}
+    datasets = DeviceDatasets(LabelledExamples(splits), batch_size=4)
+    (stack,) = datasets.heldout("test", 1000, 5000)
+    counts = np.bincount(np.asarray(datasets.gather(stack)["label"]).ravel())
+    # 500 of each, give or take 5 standard deviations of 18.4.
+    assert counts.min() > 500 - 92
+    assert counts.max() < 500 + 92
 
 
 @pytest.mark.parametrize("limit", [5, 6, 100])
 def test_limit_that_the_split_does_not_reach_changes_nothing(limit):
     datasets = DeviceDatasets(numbered_examples((12, 4, 3, 5)), batch_size=4)
-    np.testing.assert_array_equal(datasets.heldout("test", 5, limit), [np.arange(19, 24)])
+    np.testing.assert_array_equal(datasets.heldout("test", 5, limit), [[np.arange(19, 24)]])
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((0, None), "largest_batch"), ((4, 0), "limit")])
+def test_heldout_of_nothing_is_an_error(arguments, name):
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        DeviceDatasets(labelled_examples(), 4).heldout("test", *arguments)
 
 
 def test_heldout_of_a_text_shows_its_bytes_in_order():
     windows = text_windows((60, 20, 15, 30), length=4)
     datasets = DeviceDatasets(windows, batch_size=4)
-    batches = datasets.heldout("outer_valid", 100, None)
+    (batches,) = datasets.heldout("outer_valid", 100, None)
     shown = datasets.gather(batches[0])["text"]
     text = windows.splits["outer_valid"]["text"]
     np.testing.assert_array_equal(jnp.ravel(shown[:, 1:]), text[1:13])

@@ -69,17 +69,35 @@ def test_without_a_member_it_is_the_first():
     assert_trees_equal(datasets.gather(batch), datasets.gather(batch, 0))
 
 
-def test_heldout_rows_show_each_members_split_once_as_far_as_the_shortest_goes():
+@pytest.mark.parametrize(("limit", "count"), [(None, 5), (4, 4), (9, 5)])
+def test_heldout_rows_show_of_each_member_as_many_as_the_smallest_has_each_once(limit, count):
     datasets = mixed()
-    batches = datasets.heldout("test", 2, None)
-    assert batches.shape == (2, 3, 2)
+    stacks = datasets.heldout("test", 2, limit)
+    assert [stack.shape for stack in stacks] == [(2, 3, 2), (1, 3, 1)][: 1 + count % 2]
+    assert [datasets.size_of(stack) for stack in stacks] == [2, 1][: 1 + count % 2]
     for d, one in enumerate(datasets.members):
-        np.testing.assert_array_equal(batches[:, d].ravel(), one.indices_of("test")[:4])
+        shown = np.concatenate([stack[:, d].ravel() for stack in stacks])
+        assert len(set(shown.tolist())) == len(shown) == count
+        assert set(shown) <= set(one.indices_of("test"))
+
+
+def test_heldout_of_a_larger_member_is_a_random_part_that_its_seed_decides():
+    large = MixedDatasets([member(0), member(1, sizes=(12, 4, 3, 500))])
+    one, same, other = (large.heldout("test", 5, None, seed)[0][0, 1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    # Not those that come first in the file.
+    assert max(one) > large.members[1].indices_of("test")[4]
 
 
 def test_heldout_batch_is_no_larger_than_the_smallest_split():
-    batches = mixed().heldout("inner_valid", 100, None)
+    (batches,) = mixed().heldout("inner_valid", 100, None)
     assert batches.shape == (1, 3, 2)
+
+
+def test_digest_is_that_of_all_members():
+    assert mixed().digest == mixed().digest
+    assert mixed().digest != MixedDatasets(three_members()[:2]).digest
 
 
 def test_abstract_batch_and_information_are_those_of_the_whole():

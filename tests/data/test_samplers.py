@@ -88,8 +88,36 @@ def test_splits_of_one_seed_are_drawn_differently(make):
 def test_reseeded_sampler_starts_anew_and_leaves_the_first_alone(make):
     sampler = make(9, 23, 5, seed=3)
     sampler.take(6)
-    np.testing.assert_array_equal(sampler.reseeded(8).take(9), make(9, 23, 5, seed=8).take(9))
+    reseeded = sampler.reseeded(8, 1)
+    np.testing.assert_array_equal(reseeded.take(9), make(9, 23, 5, 3).reseeded(8, 1).take(9))
+    np.testing.assert_array_equal(
+        sampler.reseeded(8).reseeded(8, 1).take(9), reseeded.batches(0, 9)
+    )
     assert sampler.state == 6
+
+
+@both_kinds
+def test_every_seed_and_every_use_has_an_order_of_its_own(make):
+    samplers = [make(0, 50, 5, seed) for seed in range(3)]
+    uses = [(), (0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (2**40,)]
+    orders = [s.reseeded(*use).take(20).tobytes() for s in samplers for use in uses]
+    assert len(set(orders)) == len(orders)
+
+
+@both_kinds
+def test_parts_of_a_reseeded_sampler_are_those_of_the_sampler_reseeded(make):
+    parts = make(0, 40, 4, seed=1).reseeded(7).shards(2, seed=5)
+    others = make(0, 40, 4, seed=1).shards(2, seed=5)
+    for part, other in zip(parts, others, strict=True):
+        np.testing.assert_array_equal(part.take(9), other.reseeded(7).take(9))
+
+
+@both_kinds
+def test_seed_below_0_is_an_error(make):
+    with pytest.raises(ValueError, match=r"seed=-1 lies outside \[0, inf\]"):
+        make(0, 23, 5, seed=-1)
+    with pytest.raises(ValueError, match="seed=-2"):
+        make(0, 23, 5, seed=1).reseeded(0, -2)
 
 
 @both_kinds

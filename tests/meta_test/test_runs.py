@@ -85,6 +85,17 @@ def test_local_sgd_curves_are_those_of_a_plain_loop(problem, local_sgd_curves):
     assert not curves.diverged.any()
 
 
+def test_heldout_mean_weights_a_last_batch_that_is_smaller_by_its_size(
+    problem, local_sgd_curves, monkeypatch
+):
+    monkeypatch.setattr(runs, "_HELDOUT_BATCH", 100)  # The split has 180.
+    curves = run(problem, baseline("LocalSGD", local_learning_rate=0.5), seeds=(3,))
+    expected = local_sgd_curves
+    np.testing.assert_allclose(curves.heldout_loss[0, 0], expected.heldout_loss[0, 0], rtol=1e-5)
+    accuracies = (one.heldout_metrics["accuracy"][0, 0] for one in (curves, expected))
+    np.testing.assert_allclose(*accuracies, rtol=1e-6)
+
+
 def test_data_parallel_curves_are_those_of_a_plain_loop(problem):
     curves = run(problem, baseline("DataParallelSGD", learning_rate=0.2), seeds=(3,))
     losses, heldout_losses, _ = plain_run(problem, 3, union_round)

@@ -1,5 +1,7 @@
 """Resuming with another problem is refused, and the difference shown; the harmless may change."""
 
+import jax
+import numpy as np
 import pytest
 from small_run import rows, run
 
@@ -65,3 +67,44 @@ def test_harmless_settings_are_known_behind_scopes_and_modules():
     require_same_settings(saved, dict.fromkeys(saved, "other"), "here")
     with pytest.raises(ResumeError, match="a/b.num_meta_steps: 1 saved, 2 here"):
         require_same_settings({"a/b.num_meta_steps": "1"}, {"a/b.num_meta_steps": "2"}, "here")
+
+
+def test_other_data_at_the_same_path_are_refused_and_the_same_at_another_are_not(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (100, 8, 8)).astype(np.uint8)
+
+    def run_on(name, **arguments):
+        np.savez(tmp_path / name, image=images, label=np.arange(100) % 10)
+        bindings = [
+            "num_meta_steps = 2",
+            "digits_mlp.datasets = @npz_datasets()",
+            "npz_datasets.batch_size = 4",
+            f"npz_datasets.path = '{tmp_path / name}'",
+        ]
+        run(tmp_path / "run", *bindings, **arguments)
+
+    run_on("images.npz")
+    run_on("elsewhere.npz", resume=True)
+    images[7, 3, 3] ^= 1
+    with pytest.raises(ResumeError, match="task_families.0..data: [0-9a-f]{64} saved, ") as refused:
+        run_on("images.npz", resume=True)
+    assert "path of the same data" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("jax_threefry_partitionable", False),
+        ("jax_default_matmul_precision", "highest"),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_enable_x64", True),
+    ],
+)
+def test_another_option_of_jax_that_decides_numbers_is_refused(folder, option, value):
+    before = getattr(jax.config, option)
+    jax.config.update(option, value)
+    try:
+        with pytest.raises(ResumeError, match=f"{option}: {before} saved, {value} here"):
+            run(folder, "num_meta_steps = 2", resume=True)
+    finally:
+        jax.config.update(option, before)
