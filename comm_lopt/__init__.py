@@ -21,14 +21,15 @@ from comm_lopt.data.partition import DirichletParts, IIDParts
 from comm_lopt.data.samplers import IndexSampler, WindowSampler
 from comm_lopt.data.streams import StreamDatasets
 from comm_lopt.data.text import lm1b_datasets, python_topics_datasets, text_file_datasets
-from comm_lopt.optimizers.ada_features import AdaFeatures
-from comm_lopt.optimizers.averaging import LocalSGD
-from comm_lopt.optimizers.data_parallel import DataParallelAdam, DataParallelSGD
-from comm_lopt.optimizers.lagg import LAgg, LAggA
-from comm_lopt.optimizers.lopt import LOpt, LOptA
-from comm_lopt.optimizers.momentum_features import MomentumFeatures
+from comm_lopt.methods import Method, hand_designed, learned
+from comm_lopt.optimizers.as_upstream import as_upstream
+from comm_lopt.optimizers.every_h_steps import every_h_steps
+from comm_lopt.optimizers.full_precision import in_full_precision
+from comm_lopt.optimizers.learned.ada_features import AdaFeatures
+from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
+from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
 from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_entry
-from comm_lopt.optimizers.slowmo import SlowMo
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.cifar import cifar10_conv, cifar10_mlp, cifar100_conv, cifar100_mlp
@@ -48,7 +49,12 @@ from comm_lopt.tasks.imagenet import (
 )
 from comm_lopt.tasks.language import lm1b_transformer, transformer_lm
 from comm_lopt.tasks.language_modelling import LanguageModellingTask
-from comm_lopt.tasks.local_optimizers import local_sgd
+from comm_lopt.tasks.local_optimizers import (
+    LOCAL_OPTIMIZERS,
+    local_adamw,
+    local_muon,
+    local_sgd,
+)
 from comm_lopt.tasks.local_round import RoundOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.tasks.networks.convnet import convnet
@@ -58,6 +64,7 @@ from comm_lopt.tasks.networks.transformer import transformer
 from comm_lopt.tasks.networks.vit import vit
 from comm_lopt.tasks.registry import TASKS, TaskEntry, task_entry
 from comm_lopt.tasks.sampled_mlp import SampledMLPFamily, sampled_mlp
+from comm_lopt.tasks.single_worker import SingleWorkerTaskFamily
 from comm_lopt.tasks.supervised import SupervisedTask
 from comm_lopt.theta import ThetaError, load_theta, save_theta
 from comm_lopt.versions import versions
@@ -66,12 +73,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GIN_DIR",
+    "LOCAL_OPTIMIZERS",
     "OPTIMIZERS",
     "TASKS",
     "AdaFeatures",
     "DataError",
-    "DataParallelAdam",
-    "DataParallelSGD",
     "DataParallelTaskFamily",
     "DeviceDatasets",
     "DirichletParts",
@@ -85,21 +91,22 @@ __all__ = [
     "LOptA",
     "LabelledExamples",
     "LanguageModellingTask",
-    "LocalSGD",
     "LocalSGDTaskFamily",
+    "Method",
     "MixedDatasets",
     "MomentumFeatures",
     "OptimizerEntry",
     "RoundOutput",
     "RoundState",
     "SampledMLPFamily",
-    "SlowMo",
+    "SingleWorkerTaskFamily",
     "StreamDatasets",
     "SupervisedTask",
     "TaskEntry",
     "TextWindows",
     "ThetaError",
     "WindowSampler",
+    "as_upstream",
     "cifar10_conv",
     "cifar10_datasets",
     "cifar10_mlp",
@@ -109,21 +116,27 @@ __all__ = [
     "convnet",
     "digits_datasets",
     "digits_mlp",
+    "every_h_steps",
     "fashion_mnist_conv",
     "fashion_mnist_datasets",
     "fashion_mnist_mlp",
     "fashion_mnist_mlp8",
     "find_fashion_mnist",
+    "hand_designed",
     "idx_folder_datasets",
     "imagenet_conv",
     "imagenet_datasets",
     "imagenet_deit",
     "imagenet_mlp",
     "imagenet_resnet",
+    "in_full_precision",
+    "learned",
     "lm1b_datasets",
     "lm1b_transformer",
     "load_config",
     "load_theta",
+    "local_adamw",
+    "local_muon",
     "local_round",
     "local_sgd",
     "loss_figure",

@@ -8,7 +8,13 @@ from typing import Any
 
 import jax
 
-__all__ = ["nearest_name", "require_at_least_one", "require_choice", "require_range"]
+__all__ = [
+    "nearest_name",
+    "require_at_least_one",
+    "require_choice",
+    "require_range",
+    "require_same_workers",
+]
 
 
 def require_at_least_one(name: str, value: Any, meaning: str) -> int:
@@ -85,3 +91,19 @@ def require_choice(what: str, name: str, known: Iterable[str]) -> str:
     if name not in known:
         raise ValueError(f"{what} {name!r} is not known; {nearest_name(name, known)}")
     return name
+
+
+def require_same_workers(name: str, built_for: int | None, found: int) -> None:
+    """Raises ValueError if a rule that knows one K only is given another.
+
+    Args:
+      name: of the rule.
+      built_for: the only K it works for, or None.
+      found: K.
+    """
+    if built_for not in (None, found):
+        raise ValueError(
+            f"{name} was built for num_workers={built_for} and gets the deltas of num_workers="
+            f"{found}: K is part of theta's shape; meta-train another one for num_workers={found}, "
+            "or use LOptA, which works for every K."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -11,14 +12,21 @@ from typing import Any
 
 import comm_lopt
 from comm_lopt import meta_test, meta_train
+from comm_lopt.atomic import replacing
 from comm_lopt.cli_data import add_data_flags, run_data
+from comm_lopt.cli_methods import (
+    SWEEP_FILE,
+    key_value,
+    method_of_spec,
+    method_of_sweep,
+    method_of_theta,
+)
 from comm_lopt.config import load_config, shipped_gin_files
-from comm_lopt.meta_test.problem import LOCAL_LEARNING_RATE, Candidate
 from comm_lopt.meta_test.results import claim_out_dir
+from comm_lopt.methods import checked_name, hand_designed
 
 __all__ = ["main"]
 
-_SWEEP_FILE = "sweep.json"
 _ERRORS = (ValueError, TypeError, OSError, ImportError, meta_train.DivergedError)
 
 _EPILOG = """\
@@ -71,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument(
         "--train_log_dir",
         required=True,
+        type=os.path.expanduser,
         metavar="DIR",
         help="folder for theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, TensorBoard "
         "events and config.gin",
@@ -84,14 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--no_progress", action="store_true", help="show no progress bar")
 
     testing = _command(
-        commands, "meta-test", _meta_test, "train a task with several optimizers and compare them"
+        commands, "meta-test", _meta_test, "train a task with several methods and compare them"
     )
     _config_flags(testing)
     testing.add_argument(
         "--theta",
         action="append",
         default=[],
-        metavar="DIR[:local_learning_rate=X]",
+        metavar="[LABEL=]DIR[:KEY=X,...]",
         help="a learned optimizer: folder with theta.safetensors; repeatable. The local learning "
         "rate is the one it was meta-trained with unless given",
     )
@@ -99,14 +108,16 @@ def _parser() -> argparse.ArgumentParser:
         "--optimizer",
         action="append",
         default=[],
-        metavar="NAME[:KEY=X,...]",
-        help="a hand-designed optimizer with hyperparameters; repeatable",
+        metavar="[LABEL=]NAME[:KEY=X,...]",
+        help="a hand-designed optimizer with hyperparameters, those of the local optimizer behind "
+        "local_ and itself as local_opt=NAME; NAME is of `comm-lopt optimizers`, optax.NAME, or "
+        "your own in gin; repeatable",
     )
     testing.add_argument(
         "--tuned",
         action="append",
         default=[],
-        metavar="DIR",
+        metavar="[LABEL=]DIR",
         help="the best point of a sweep, by the sweep's --out_dir; repeatable",
     )
     testing.add_argument(
@@ -120,16 +131,22 @@ def _parser() -> argparse.ArgumentParser:
 
     sweeping = _command(commands, "sweep", _sweep, "tune an optimizer on a grid, in one program")
     _config_flags(sweeping)
-    sweeping.add_argument("--optimizer", metavar="NAME", help="a hand-designed optimizer")
     sweeping.add_argument(
-        "--theta", metavar="DIR", help="a learned optimizer, to tune its local learning rate"
+        "--optimizer",
+        metavar="[LABEL=]NAME[:KEY=X,...]",
+        help="a hand-designed optimizer; what is given here is not tuned",
+    )
+    sweeping.add_argument(
+        "--theta",
+        metavar="[LABEL=]DIR[:KEY=X,...]",
+        help="a learned optimizer, to tune its local learning rate",
     )
     sweeping.add_argument(
         "--grid",
         action="append",
         default=[],
         metavar="KEY=X,Y,...",
-        help="values of a hyperparameter; repeatable (default: see `comm-lopt optimizers`)",
+        help="values of a hyperparameter, in place of those of `comm-lopt optimizers`; repeatable",
     )
     sweeping.add_argument(
         "--grid_batch_size",
@@ -137,10 +154,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="grid points side by side; fewer need less memory (default: all)",
     )
-    _seed_and_out_flags(sweeping, "0,1,2", _SWEEP_FILE)
+    _seed_and_out_flags(sweeping, "0,1,2", SWEEP_FILE)
 
     _command(commands, "tasks", _tasks, "list the tasks and the gin files that ship")
-    _command(commands, "optimizers", _optimizers, "list the global optimizers and their grids")
+    _command(commands, "optimizers", _optimizers, "list the global optimizers")
     data = _command(commands, "data", run_data, "list the sources of data, or prepare one")
     add_data_flags(data)
     return parser
@@ -156,6 +173,7 @@ def _config_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config_file",
         action="append",
+        type=os.path.expanduser,
         default=[],
         metavar="FILE",
         required=True,
@@ -185,7 +203,13 @@ def _seed_and_out_flags(parser: argparse.ArgumentParser, seeds: str, files: str)
         metavar="A,B,...",
         help=f"seeds of initial weights and data order (default: {seeds})",
     )
-    parser.add_argument("--out_dir", required=True, metavar="DIR", help=f"folder for {files}")
+    parser.add_argument(
+        "--out_dir",
+        required=True,
+        type=os.path.expanduser,
+        metavar="DIR",
+        help=f"folder for {files}",
+    )
 
 
 def _meta_train(arguments: argparse.Namespace) -> None:
@@ -205,21 +229,23 @@ def _meta_test(arguments: argparse.Namespace) -> None:
     problem = meta_test.meta_test_problem()
     if problem.part_sizes() is not None:
         print(f"training examples of each worker: {problem.part_sizes()}")
-    candidates = [_from_theta(spec) for spec in arguments.theta]
-    candidates += [_from_sweep(path) for path in arguments.tuned]
-    candidates += [_from_spec(spec) for spec in arguments.optimizer]
-    names = [candidate.name for candidate in candidates]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if not candidates or twice:
+    methods = [method_of_theta(spec) for spec in arguments.theta]
+    methods += [method_of_sweep(spec, problem, arguments.seeds) for spec in arguments.tuned]
+    methods += [method_of_spec(spec) for spec in arguments.optimizer]
+    labels = [method.label for method in methods]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if not methods or twice:
         raise ValueError(
-            f"{twice} is given twice; compare each optimizer once, and tune it with a sweep."
+            f"{twice} is given twice; give each a label of its own, as in {twice}2=..."
             if twice
             else "nothing to compare; give --theta, --tuned or --optimizer at least once."
         )
-    targets = {name: _value(name, loss) for name, loss in map(_key_value, arguments.target)}
-    for candidate in candidates:
-        candidate.check(problem)
-    runs = {c.name: (c, meta_test.run(problem, c, arguments.seeds)) for c in candidates}
+    targets = {
+        checked_name(name): _number(name, loss) for name, loss in map(key_value, arguments.target)
+    }
+    for method in methods:
+        method.check(problem)
+    runs = {m.label: (m, meta_test.run(problem, m, arguments.seeds)) for m in methods}
     results = meta_test.make_results(problem, arguments.seeds, runs, targets)
     meta_test.write_results(folder, results, runs)
     table, figure = comm_lopt.write_report(folder, results)
@@ -228,28 +254,29 @@ def _meta_test(arguments: argparse.Namespace) -> None:
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
-    folder = claim_out_dir(arguments.out_dir, _SWEEP_FILE)
+    folder = claim_out_dir(arguments.out_dir, SWEEP_FILE)
     if (arguments.optimizer is None) == (arguments.theta is None):
         raise ValueError("give one of --optimizer and --theta.")
     _load_config(arguments)
     problem = meta_test.meta_test_problem()
     if arguments.theta:
-        candidate = _from_theta(arguments.theta)
+        method = method_of_theta(arguments.theta)
     else:
-        candidate = meta_test.baseline(arguments.optimizer)
+        method = method_of_spec(arguments.optimizer)
     grid = {
-        key: [_value(key, value) for value in values.split(",")]
-        for key, values in map(_key_value, arguments.grid)
+        key: [_number(key, value) for value in values.split(",")]
+        for key, values in map(key_value, arguments.grid)
     }
-    result = meta_test.sweep(
-        problem, candidate, arguments.seeds, grid or None, arguments.grid_batch_size
-    )
-    (folder / _SWEEP_FILE).write_text(json.dumps(_sweep_json(result), indent=2), encoding="utf-8")
+    result = meta_test.sweep(problem, method, arguments.seeds, grid, arguments.grid_batch_size)
+    with replacing(folder / SWEEP_FILE) as file:
+        file.write_text(json.dumps(result.to_json(), indent=2), encoding="utf-8")
     best = ", ".join(f"{name}={value:g}" for name, value in result.best.items())
     print(
-        f"{result.optimizer}: {len(result.points)} points x {len(result.seeds)} seeds; "
-        f"best {best}, final train loss {result.final_train_loss[result.best_index]:.4g}"
+        f"{method.label}: {len(result.points)} points x {len(result.seeds)} seeds; best "
+        f"{best or 'of one'}, final train loss {result.final_train_loss[result.best_index]:.4g}"
     )
+    if result.warning():
+        print(f"warning: {result.warning()}", file=sys.stderr)
 
 
 def _tasks(arguments: argparse.Namespace) -> None:
@@ -266,75 +293,23 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
 def _optimizers(arguments: argparse.Namespace) -> None:
     del arguments
+    sent = {"mean": "delta", "worker_deltas": "delta to all", "gradient": "a gradient"}
+    columns = "{:<18} {:<13} {:<12} {:<24} {}"
+    print(columns.format("optimizer", "workers send", "local steps", "source", ""))
     for name, entry in comm_lopt.OPTIMIZERS.items():
-        print(f"{name:<18} {entry.summary}")
-        for key, values in entry.grid.items():
+        local = {"gradient": "none"}.get(entry.sends, entry.local_opt)
+        print(columns.format(name, sent[entry.sends], local, entry.source, entry.summary))
+        grid = {} if entry.is_learned else hand_designed(name).grid
+        for key, values in grid.items():
             print(f"{'':<18}   {key}: {', '.join(f'{value:g}' for value in values)}")
+    print("\nand optax.NAME, and what your own modules register with gin (--gin_import).")
 
 
 def _load_config(arguments: argparse.Namespace) -> None:
     load_config(arguments.config_file, arguments.gin_bindings, arguments.gin_import)
 
 
-def _from_theta(spec: str) -> Candidate:
-    path, _, hparams = spec.partition(":")
-    learned_opt, theta, trained_on = comm_lopt.load_theta(path)
-    given = _hparams(hparams)
-    rate = given.pop(LOCAL_LEARNING_RATE, trained_on.get(LOCAL_LEARNING_RATE))
-    if given or rate is None:
-        raise ValueError(
-            f"--theta {spec}: a learned optimizer takes {LOCAL_LEARNING_RATE} and nothing else; "
-            f"pass {path}:{LOCAL_LEARNING_RATE}=0.5, say."
-        )
-    return meta_test.learned(learned_opt, theta, rate)
-
-
-def _from_sweep(path: str) -> Candidate:
-    file = pathlib.Path(path) / _SWEEP_FILE
-    if not file.exists():
-        raise FileNotFoundError(f"no {_SWEEP_FILE} in {path}; pass the --out_dir of a sweep.")
-    saved = meta_test.read_json(file, meta_test.check_sweep)
-    return meta_test.baseline(saved["optimizer"], **saved["best"])
-
-
-def _from_spec(spec: str) -> Candidate:
-    name, _, hparams = spec.partition(":")
-    return meta_test.baseline(name, **_hparams(hparams))
-
-
-def _sweep_json(result: meta_test.SweepResult) -> dict[str, Any]:
-    points = [
-        {
-            "hparams": point,
-            "final_train_loss": None if diverged else float(loss),
-            "diverged_seeds": list(diverged),
-        }
-        for point, loss, diverged in zip(
-            result.points, result.final_train_loss, result.diverged_seeds, strict=True
-        )
-    ]
-    return {
-        "optimizer": result.optimizer,
-        "seeds": list(result.seeds),
-        "best": result.best,
-        "points": points,
-        "versions": comm_lopt.versions(),
-    }
-
-
-def _hparams(text: str) -> dict[str, float]:
-    pairs = map(_key_value, filter(None, text.split(",")))
-    return {key: _value(key, value) for key, value in pairs}
-
-
-def _key_value(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        raise ValueError(f"{text!r} is not of the form KEY=VALUE; write for example momentum=0.9.")
-    return key, value
-
-
-def _value(key: str, text: str) -> float:
+def _number(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 
@@ -30,12 +31,16 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("name", metavar="NAME", help=f"one of {', '.join(PREPARED)}")
     prepare.add_argument(
         "--from_dir",
+        type=os.path.expanduser,
         metavar="DIR",
         help="fashion_mnist only: make TFDS's own data set out of the IDX files in this folder, "
         "offline, so that upstream's tasks find it",
     )
     prepare.add_argument(
-        "--tfds_dir", metavar="DIR", help="folder of TFDS's data sets (default: TFDS's own)"
+        "--tfds_dir",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="folder of TFDS's data sets (default: TFDS's own)",
     )
 
 

@@ -6,43 +6,46 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 __all__ = ["loss_figure", "markdown_table", "write_report"]
 
-_TARGET = "final_loss_of_LocalSGD"
+_FINAL_LOSS_OF = "final_loss_of_"
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
-    """One row per optimizer, the lowest final training loss first, diverged runs last."""
-    rounds = results["num_rounds"]
-    header = ["optimizer", "final train loss"]
-    targets = list(results["targets"])
+    """One row per method, the lowest final training loss first, diverged runs last.
+
+    ± is the standard deviation over seeds. Hyperparameters at their defaults are left out.
+    """
+    methods = results["methods"]
+    rounds, targets = results["problem"]["num_rounds"], list(results["targets"])
+    in_bits = any("bits_per_byte" in entry["heldout"] for entry in methods.values())
+    header = ["method", "train loss", "loss at the weights"]
     header += [f"rounds (of {rounds}) to {_target_label(target)}" for target in targets]
-    optimizers = results["optimizers"]
-    in_bits = any("bits_per_byte" in entry["heldout"] for entry in optimizers.values())
     header += ["held-out loss", *["held-out bits per byte"] * in_bits, "held-out accuracy"]
-    header += ["KB per round", "hyperparameters"]
+    header += ["KB sent / received a round", "hyperparameters"]
     rows = [header, ["---"] * len(header)]
-    for name in sorted(optimizers, key=lambda n: _sort_key(optimizers[n])):
-        entry = optimizers[name]
+    for label in sorted(methods, key=lambda name: _sort_key(methods[name])):
+        entry = methods[label]
         diverged = len(entry["diverged_seeds"])
-        loss = _figure(entry["final_train_loss"], "{:.4g}")
         note = f" ({diverged} of {len(results['seeds'])} seeds diverged)" if diverged else ""
-        row = [name, loss + note]
+        heldout = entry["heldout"]
+        row = [label, _figure(entry, "final_train_loss") + note]
+        row.append(_figure(entry, "final_loss_at_weights"))
         row += [str(entry["rounds_to"][target] or "not reached") for target in targets]
-        row.append(_figure(entry["heldout"]["loss"], "{:.4g}"))
+        row.append(_figure(heldout, "loss"))
         if in_bits:
-            row.append(_figure(entry["heldout"].get("bits_per_byte"), "{:.3f}"))
-        row += [
-            _figure(entry["heldout"]["accuracy"], "{:.1%}", missing="-"),
-            f"{entry['bytes_per_round_per_worker'] / 1000:.1f}",
-            ", ".join(f"{key}={value:g}" for key, value in entry["hparams"].items()) or "none",
-        ]
+            row.append(_figure(heldout, "bits_per_byte", "{:.3f}"))
+        row.append(_figure(heldout, "accuracy", "{:.1%}", missing="-"))
+        both = [entry[f"bytes_{way}_per_round_per_worker"] for way in ("sent", "received")]
+        row.append(" / ".join(f"{number / 1000:.1f}" for number in both))
+        row.append(_hyperparameters(entry))
         rows.append(row)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows) + "\n"
 
 
 def loss_figure(results: Mapping[str, Any]) -> Figure:
@@ -50,14 +53,12 @@ def loss_figure(results: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    for name, entry in results["optimizers"].items():
+    for label, entry in results["methods"].items():
         mean = np.array(entry["train_loss"], float)
         deviation = np.array(entry["train_loss_std"], float)
         rounds = np.arange(1, len(mean) + 1)
-        learned = name.startswith(("LOpt", "LAgg"))
-        (line,) = axes.plot(
-            rounds, mean, label=name, linewidth=2.2 if learned else 1.3, zorder=3 if learned else 2
-        )
+        width, order = (2.2, 3) if entry["learned"] else (1.3, 2)
+        (line,) = axes.plot(rounds, mean, label=_drawn(label), linewidth=width, zorder=order)
         # A band around a mean near zero would reach below it, which a log scale cannot show.
         low = np.maximum(mean - deviation, mean / 10)
         axes.fill_between(rounds, low, mean + deviation, color=line.get_color(), alpha=0.15)
@@ -65,19 +66,21 @@ def loss_figure(results: Mapping[str, Any]) -> Figure:
         if loss is not None:
             axes.axhline(loss, color="0.4", linestyle=":", linewidth=1)
             axes.annotate(
-                _target_label(target),
+                _drawn(_target_label(target)),
                 (1, loss),
                 (2, 3),
                 textcoords="offset points",
                 color="0.3",
                 fontsize=8,
             )
+    problem = results["problem"]
     axes.set_yscale("log")
     axes.set_xlabel("communication rounds")
-    axes.set_ylabel("training loss")
+    axes.set_ylabel("training loss (mean over local steps)")
     axes.set_title(
-        f"{results['task']}: K = {results['num_workers']}, H = {results['num_local_steps']}, "
-        f"B = {results['local_batch_size']}, {len(results['seeds'])} seeds",
+        f"{_drawn(problem['task'])}: K = {problem['num_workers']}, "
+        f"H = {problem['num_local_steps']}, B = {problem['local_batch_size']}, "
+        f"{len(results['seeds'])} seeds",
         fontsize=10,
     )
     axes.legend(frameon=False)
@@ -90,16 +93,48 @@ def write_report(folder: pathlib.Path, results: Mapping[str, Any]) -> tuple[str,
     table = markdown_table(results)
     (folder / "table.md").write_text(table, encoding="utf-8")
     path = folder / "loss.png"
-    loss_figure(results).savefig(path, dpi=150)
+    # TeX would have names escaped in other ways, and need not be there.
+    with matplotlib.rc_context({"text.usetex": False}):
+        loss_figure(results).savefig(path, dpi=150)
     return table, path
 
 
 def _target_label(target: str) -> str:
-    return "LocalSGD's final loss" if target == _TARGET else target
+    label = target.removeprefix(_FINAL_LOSS_OF)
+    return target if label == target else f"{label}'s final loss"
 
 
-def _figure(value: float | None, form: str, missing: str = "not finite") -> str:
-    return missing if value is None else form.format(value)
+def _hyperparameters(entry: Mapping[str, Any]) -> str:
+    chosen = {
+        name: value
+        for name, value in entry["hparams"].items()
+        if entry["sources"].get(name) != "default"
+    }
+    shown = [f"{n}={v:g}" if type(v) in (int, float) else f"{n}={v}" for n, v in chosen.items()]
+    return ", ".join(shown) or "none"
+
+
+def _figure(
+    entry: Mapping[str, Any], name: str, form: str = "{:.4g}", missing: str = "not finite"
+) -> str:
+    """A mean over seeds ± its deviation."""
+    value, deviation = entry.get(name), entry.get(f"{name}_std")
+    if value is None:
+        return missing
+    return form.format(value) + ("" if deviation is None else f" ± {_short(form, deviation)}")
+
+
+def _short(form: str, deviation: float) -> str:
+    return ("{:.2g}" if form == "{:.4g}" else form).format(deviation)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")
+
+
+def _drawn(text: str) -> str:
+    """Text as Matplotlib draws it as it is: no formula in it, and not left out of a legend."""
+    return (" " + text if text.startswith("_") else text).replace("$", r"\$")
 
 
 def _sort_key(entry: Mapping[str, Any]) -> float:

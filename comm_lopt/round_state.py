@@ -1,30 +1,47 @@
-"""How the worker deltas travel from a task's loss to the optimizer: as model state."""
+"""What passes from a round to the rule and to the next round: it travels as model state."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["RoundState", "without_worker_deltas"]
+__all__ = ["RoundState", "between_rounds", "model_state_of", "round_state"]
 
 PyTree = Any
 
 
 class RoundState(NamedTuple):
-    """Model state as a task family with `worker_deltas=True` returns it from a round.
+    """Model state, and what a round hands on beside it.
 
-    It exists only between the task's loss and the optimizer's update: the optimizer takes
-    the deltas out and stores `model_state` alone, so that nothing K times as large as the
-    parameters is carried from round to round.
+    Worker deltas and weights exist only between the task's loss and the rule's update: what is
+    K times as large as the parameters is never stored. Only `model_state` is evaluated, and only
+    it and Δ are sent.
 
     Attributes:
       model_state: the inner task's model state, merged over workers.
       worker_deltas: like the parameters with a leading K; before − after of each worker.
+      worker_weights: [K], 0 for a worker that was absent; None where all take part in all rounds.
+      local_opt_states: local optimizer states with a leading K, where they outlive a round.
     """
 
     model_state: PyTree
-    worker_deltas: PyTree
+    worker_deltas: PyTree = None
+    worker_weights: PyTree = None
+    local_opt_states: PyTree = None
 
 
-def without_worker_deltas(model_state: PyTree) -> PyTree:
-    """Returns what an optimizer stores: the model state without worker deltas."""
-    return model_state.model_state if isinstance(model_state, RoundState) else model_state
+def round_state(state: PyTree) -> RoundState:
+    """A model state as a `RoundState`, if it is none yet."""
+    return state if isinstance(state, RoundState) else RoundState(state)
+
+
+def model_state_of(state: PyTree) -> PyTree:
+    """The inner task's model state alone."""
+    return round_state(state).model_state
+
+
+def between_rounds(state: PyTree) -> PyTree:
+    """What is stored until the next round: no deltas; the model state alone if it is all."""
+    whole = round_state(state)
+    if whole.local_opt_states is None:
+        return whole.model_state
+    return whole._replace(worker_deltas=None, worker_weights=None)

@@ -17,10 +17,13 @@ from typing import Any
 
 import comm_lopt
 from comm_lopt import meta_test
+from comm_lopt.cli_methods import method_of_theta
 from comm_lopt.meta_train import meta_train
 
 CONFIG = "experiments/quickstart.gin"
-BASELINES = ("LocalSGD", "SlowMo", "DataParallelSGD", "DataParallelAdam")
+BASELINES = (
+    "LocalSGD", "SlowMo", "DiLoCo", "DataParallelSGD", "DataParallelAdam", "DiLoCoK1",
+)  # fmt: skip
 TUNING_SEEDS = (0, 1, 2)
 FINAL_SEEDS = (100, 101, 102, 103, 104)
 MOST_ROUNDS = 0.8
@@ -32,23 +35,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the meta-training run")
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING")
     arguments = parser.parse_args()
-    out_dir: pathlib.Path = arguments.out_dir
+    out_dir: pathlib.Path = arguments.out_dir.expanduser()
     # The quickstart is for running again and again: it replaces what it wrote before.
     shutil.rmtree(out_dir, ignore_errors=True)
 
     begin = time.perf_counter()
     comm_lopt.load_config([CONFIG], arguments.gin_bindings)
-    learned_opt, theta = meta_train(out_dir / "meta_train", seed=arguments.seed)
+    meta_train(out_dir / "meta_train", seed=arguments.seed)
     meta_train_seconds = time.perf_counter() - begin
 
-    _, _, trained_on = comm_lopt.load_theta(out_dir / "meta_train" / "theta")
     problem = meta_test.meta_test_problem()
-    candidates = [meta_test.learned(learned_opt, theta, trained_on["local_learning_rate"])]
+    methods = [method_of_theta(str(out_dir / "meta_train" / "theta"))]
     for name in BASELINES:
-        tuned = meta_test.sweep(problem, meta_test.baseline(name), TUNING_SEEDS)
-        print(f"tuned {name} on {len(tuned.points)} points: {tuned.best}")
-        candidates.append(meta_test.baseline(name, **tuned.best))
-    runs = {c.name: (c, meta_test.run(problem, c, FINAL_SEEDS)) for c in candidates}
+        tuned = meta_test.sweep(problem, meta_test.hand_designed(name), TUNING_SEEDS)
+        print(f"tuned {name} on {len(tuned.points)} points: {tuned.best}", flush=True)
+        if tuned.warning():
+            print(f"warning: {tuned.warning()}", file=sys.stderr)
+        methods.append(tuned.tuned("sweep of the quickstart"))
+    runs = {m.label: (m, meta_test.run(problem, m, FINAL_SEEDS)) for m in methods}
     results = meta_test.make_results(problem, FINAL_SEEDS, runs)
     meta_test.write_results(out_dir, results, runs)
     table, figure = comm_lopt.write_report(out_dir, results)
@@ -56,14 +60,32 @@ def main() -> int:
     seconds = time.perf_counter() - begin
     print(f"\n{table}\nfigure: {figure}")
     print(f"meta-training took {meta_train_seconds:.0f} s, all of it {seconds:.0f} s")
+    tell_winners(results)
     return verdict(results)
+
+
+def tell_winners(results: dict[str, Any]) -> None:
+    """Says which method is best by which measure."""
+    finished = {n: e for n, e in results["methods"].items() if not e["diverged_seeds"]}
+    measures = {
+        "training loss over the local steps (the paper's measure)": lambda e: e["final_train_loss"],
+        "training loss at the global weights": lambda e: e["final_loss_at_weights"],
+        "held-out loss": lambda e: e["heldout"]["loss"],
+        "held-out accuracy": lambda e: -e["heldout"]["accuracy"],
+    }
+    for measure, value in measures.items():
+        first, second = sorted(finished, key=lambda name: value(finished[name]))[:2]
+        print(
+            f"best by {measure}: {first} ({abs(value(finished[first])):.4g}), then {second} "
+            f"({abs(value(finished[second])):.4g})"
+        )
 
 
 def verdict(results: dict[str, Any]) -> int:
     """Says whether LOpt-A beat tuned Local SGD; returns 0 if it did and 1 if not."""
-    lopt_a, local_sgd = (results["optimizers"][name] for name in ("LOptA", "LocalSGD"))
+    lopt_a, local_sgd = (results["methods"][name] for name in ("LOptA", "LocalSGD"))
     rounds = lopt_a["rounds_to"]["final_loss_of_LocalSGD"]
-    most = int(MOST_ROUNDS * results["num_rounds"])
+    most = int(MOST_ROUNDS * results["problem"]["num_rounds"])
     lower = (
         not lopt_a["diverged_seeds"] and lopt_a["final_train_loss"] < local_sgd["final_train_loss"]
     )
@@ -71,7 +93,8 @@ def verdict(results: dict[str, Any]) -> int:
     print(
         f"LOptA {'beats' if lower and early else 'does NOT beat'} tuned LocalSGD: final training "
         f"loss {lopt_a['final_train_loss']:.4g} against {local_sgd['final_train_loss']:.4g}; "
-        f"reaches the latter after {rounds} of {results['num_rounds']} rounds (at most {most})."
+        f"reaches the latter after {rounds} of {results['problem']['num_rounds']} rounds (at most "
+        f"{most})."
     )
     return 0 if lower and early else 1
 

@@ -43,7 +43,8 @@ def _comm_lopt(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path):
+def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
     trained = _comm_lopt(
         "meta-train", "--config_file", "experiments/quickstart.gin", *SMALL, *SMALL_TRAINING,
         "--train_log_dir", "lopt_a",
@@ -54,35 +55,119 @@ def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path):
     assert "Warning" not in trained.stderr
 
     swept = main(
-        ["sweep", *TASK, *SMALL, "--optimizer", "SlowMo", "--out_dir", "slowmo", "--seeds", "0,1",
-         "--grid", "momentum=0.5,0.9", "--grid", "local_learning_rate=0.5,0.1"]
+        ["sweep", *TASK, *SMALL, "--optimizer", "SlowMo:slow_learning_rate=1", "--seeds", "0,1",
+         "--out_dir", "slowmo", "--grid", "momentum=0.5,0.9", "--grid",
+         "local_learning_rate=0.5,0.1"]
     )  # fmt: skip
     assert swept == 0
+    assert "best point lies on the edge of its grid (" in capsys.readouterr().err
     saved = json.loads((tmp_path / "slowmo" / "sweep.json").read_text(encoding="utf-8"))
     assert len(saved["points"]) == 4
     losses = [point["final_train_loss"] for point in saved["points"]]
     assert saved["best"] == saved["points"][losses.index(min(losses))]["hparams"]
+    assert saved["on_edge"] == saved["best"] and saved["problem"]["num_rounds"] == 4
+
+    swept = main(
+        ["sweep", *TASK, *SMALL, "--theta", "small=lopt_a/theta", "--grid",
+         "local_learning_rate=0.5,0.1", "--seeds", "0", "--out_dir", "~/lopt_a_swept"]
+    )  # fmt: skip
+    assert swept == 0 and (tmp_path / "lopt_a_swept" / "sweep.json").exists()
 
     tested = main(
-        ["meta-test", *TASK, *SMALL, "--theta", "lopt_a/theta", "--tuned", "slowmo",
-         "--optimizer", "LocalSGD:local_learning_rate=0.3", "--target", "easy=100",
-         "--seeds", "7,8", "--out_dir", "out"]
+        ["meta-test", *TASK, *SMALL, "--theta", "lopt_a/theta", "--theta",
+         "slow=lopt_a/theta:local_learning_rate=0.01", "--tuned", "slowmo", "--tuned",
+         "~/lopt_a_swept", "--optimizer", "LocalSGD:local_learning_rate=0.3", "--target",
+         "easy<$100=100", "--seeds", "7,8", "--out_dir", "out"]
     )  # fmt: skip
     assert tested == 0
     results = comm_lopt.meta_test.read_results("out")
-    assert set(results["optimizers"]) == {"LOptA", "SlowMo", "LocalSGD"}
-    assert results["optimizers"]["SlowMo"]["hparams"] == saved["best"]
-    assert results["optimizers"]["LOptA"]["hparams"] == {"local_learning_rate": 0.5}
-    assert results["optimizers"]["LocalSGD"]["rounds_to"]["easy"] == 4
-    assert results["num_workers"] == 2 and results["local_batch_size"] == 4
+    methods = results["methods"]
+    assert set(methods) == {"LOptA", "slow", "small", "SlowMo", "LocalSGD"}
+    assert [label for label, entry in methods.items() if entry["learned"]] == [
+        "LOptA", "slow", "small",
+    ]  # fmt: skip
+    used = {**methods["SlowMo"]["hparams"], **saved["best"], "slow_learning_rate": 1}
+    assert methods["SlowMo"]["hparams"] == used
+    assert methods["SlowMo"]["sources"]["momentum"] == "sweep slowmo"
+    rates = {
+        label: (entry["hparams"]["local_learning_rate"], entry["sources"]["local_learning_rate"])
+        for label, entry in methods.items()
+    }
+    assert rates["LOptA"] == (0.5, "theta's header") and rates["slow"] == (0.01, "given")
+    assert rates["LocalSGD"] == (0.3, "given")
+    assert rates["small"][1] == f"sweep {tmp_path / 'lopt_a_swept'}"
+    assert methods["LOptA"]["theta"] == comm_lopt.theta.theta_file("lopt_a/theta")
+    assert methods["LocalSGD"]["rounds_to"]["easy<$100"] == 1
+    assert results["problem"]["num_workers"] == 2
+    assert results["problem"]["settings"]["digits_datasets.batch_size"] == "4"
     with (tmp_path / "out" / "curves.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * 2 * 4
+    assert len(rows) == 5 * 2 * 4
     first = [float(row["train_loss"]) for row in rows if row["round"] == "1"][:2]
-    assert sum(first) / 2 == pytest.approx(results["optimizers"]["LOptA"]["train_loss"][0])
+    assert sum(first) / 2 == pytest.approx(methods["LOptA"]["train_loss"][0])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "results.json", "curves.csv", "loss.png", "table.md",
     }  # fmt: skip
+
+    refused = ["meta-test", *TASK, *SMALL, "--tuned", "slowmo", "--out_dir", "other"]
+    assert main([*refused, "--seeds", "1,2"]) == 2
+    assert "has seen the seeds 1," in capsys.readouterr().err
+    assert main([*refused, "--gin_bindings", "num_workers = 3"]) == 2
+    assert "num_workers: 2 there, 3 here" in capsys.readouterr().err
+
+
+def test_picture_that_cannot_be_drawn_costs_no_results(tmp_path, monkeypatch, capsys):
+    def fails(*arguments):
+        raise ValueError("no picture")
+
+    monkeypatch.setattr(comm_lopt.report, "loss_figure", fails)
+    arguments = ["meta-test", *TASK, *SMALL, "--optimizer", "LocalSGD", "--out_dir", "out"]
+    assert main([*arguments, "--seeds", "7"]) == 2
+    assert "no picture" in capsys.readouterr().err
+    assert set(comm_lopt.meta_test.read_results("out")["methods"]) == {"LocalSGD"}
+    assert (tmp_path / "out" / "table.md").exists() and (tmp_path / "out" / "curves.csv").exists()
+
+
+def test_upstreams_own_learned_optimizer_is_meta_trained_resumed_and_compared(tmp_path):
+    own = ["--gin_import", "learned_optimization.learned_optimizers.adafac_mlp_lopt"]
+    training = [
+        "meta-train", *TASK, "--config_file", "meta_training.gin", *own, *SMALL,
+        *SMALL_TRAINING[:-2], "--gin_bindings", "learned_optimizer = @AdafacMLPLOpt()",
+        "--gin_bindings", "AdafacMLPLOpt.hidden_size = 5", "--no_progress",
+        "--train_log_dir", "adafac",
+    ]  # fmt: skip
+    assert main(training) == 0
+    assert main([*training, "--resume", "--gin_bindings", "num_meta_steps = 3"]) == 0
+    assert comm_lopt.load_theta("adafac/theta")[2]["meta_steps"] == 3
+    testing = ["meta-test", *TASK, *own, *SMALL, "--seeds", "7", "--out_dir", "out"]
+    assert main([*testing, "--theta", "mine=adafac/theta"]) == 0
+    entry = comm_lopt.meta_test.read_results("out")["methods"]["mine"]
+    assert entry["optimizer"] == "AdafacMLPLOpt" and entry["learned"]
+    assert entry["sources"]["local_learning_rate"] == "theta's header"
+
+
+OWN_MODULE = """
+import gin, optax
+@gin.configurable
+def sign_descent(learning_rate=0.01):
+    return optax.chain(optax.scale_by_sign(), optax.sgd(learning_rate))
+"""
+
+
+def test_own_optimizer_and_own_local_optimizer_come_in_through_gin(tmp_path, monkeypatch):
+    (tmp_path / "my_optimizers.py").write_text(OWN_MODULE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["meta-test", *TASK, *SMALL, "--gin_import", "my_optimizers"]
+    arguments += ["--gin_bindings", "sign_descent.learning_rate = 0.02"]
+    arguments += ["--optimizer", "mine=sign_descent", "--optimizer", "sign_descent:learning_rate=1"]
+    arguments += ["--optimizer", "inside=LocalSGD:local_opt=sign_descent"]
+    assert main([*arguments, "--seeds", "7", "--out_dir", "out"]) == 0
+    methods = comm_lopt.meta_test.read_results("out")["methods"]
+    assert methods["mine"]["hparams"]["learning_rate"] == 0.02
+    assert methods["mine"]["sources"]["learning_rate"] == "gin"
+    assert methods["sign_descent"]["hparams"]["learning_rate"] == 1
+    assert methods["inside"]["local_optimizer"] == "sign_descent"
+    assert methods["inside"]["hparams"]["local_learning_rate"] == 0.02
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -114,8 +199,12 @@ def test_tasks_lists_tasks_and_gin_files(capsys):
 def test_optimizers_lists_them_with_their_grids(capsys):
     assert main(["optimizers"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in comm_lopt.OPTIMIZERS)
-    assert "momentum: 0.95" in printed
+    for name, entry in comm_lopt.OPTIMIZERS.items():
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"{name} ")]
+        assert entry.summary in line and entry.source in line
+        assert ("a gradient" in line) == (entry.sends == "gradient")
+        assert (entry.local_opt in line) == (entry.sends != "gradient")
+    assert "momentum: 0.95" in printed and "local_learning_rate: 4, 2" in printed
 
 
 BAD = {
@@ -151,7 +240,26 @@ BAD = {
     "an optimizer twice": (
         ["meta-test", *TASK, "--optimizer", "LocalSGD", "--optimizer",
          "LocalSGD:local_learning_rate=1", "--out_dir", "o"],
-        "LocalSGD is given twice",
+        "LocalSGD is given twice; give each a label of its own, as in LocalSGD2=",
+    ),
+    "a name that no table can show": (
+        ["meta-test", *TASK, "--optimizer", "LocalSGD", "--target", f"{'x' * 300}=1",
+         "--out_dir", "o"],
+        "1 to 200 printable characters",
+    ),
+    "a value outside its interval": (
+        ["meta-test", *TASK, "--optimizer", "SlowMo:momentum=2", "--out_dir", "o"],
+        "momentum=2 lies outside [0.0, 1.0)",
+    ),
+    "participation with one worker": (
+        ["meta-test", *TASK, "--gin_bindings", "participation = 0.5", "--optimizer", "DiLoCoK1",
+         "--out_dir", "o"],
+        "DiLoCoK1 has one worker and participation=0.5",
+    ),
+    "a grid for a value that is given": (
+        ["sweep", *TASK, "--optimizer", "SlowMo:momentum=0.5", "--grid", "momentum=0.9",
+         "--out_dir", "o"],
+        "momentum is fixed at 0.5",
     ),
     "unknown gin file": (
         ["meta-test", "--config_file", "tasks/digits.gin", "--out_dir", "o"],

@@ -5,6 +5,9 @@ import re
 import shlex
 
 import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import comm_lopt
@@ -27,10 +30,25 @@ SMALL = [
 ]
 
 
-def test_python_example_runs(ordinary_promotion, capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    exec(compile(example, str(README), "exec"), {})
+WRAPPING, IN_OPTAX = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_example_of_wrapping_a_task_runs(ordinary_promotion, capsys):
+    exec(compile(WRAPPING, str(README), "exec"), {})
     assert re.search(r"meta-loss 2\.\d+", capsys.readouterr().out)
+
+
+def test_example_of_a_rule_in_optax_runs(ordinary_promotion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    learned_opt = comm_lopt.LOptA(step_multiplier=0.1)
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    comm_lopt.save_theta("runs/lopt_a/theta", learned_opt, theta, {"task": "none"})
+    start = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+    names = {"params": start, "mean_of_workers": lambda p: jax.tree.map(lambda x: 0.9 * x - 0.1, p)}
+    exec(compile(IN_OPTAX, str(README), "exec"), names)
+    assert int(names["state"][0].inner.count) == 3
+    for name, leaf in names["params"].items():
+        assert np.all(np.isfinite(leaf)) and np.all(leaf != start[name])
 
 
 def test_commands_run_one_after_another(

@@ -1,42 +1,36 @@
 """Tables and figures say what the results say, diverged runs included."""
 
+import json
+
+import matplotlib
 import pytest
-from small_results import small_results
+from small_results import small_entry, small_results
 
 import comm_lopt
-
-
-def _entry(losses, diverged=(), final=1.0):
-    return {
-        "hparams": {"momentum": 0.9},
-        "train_loss": losses,
-        "train_loss_std": [None if loss is None else 0.1 for loss in losses],
-        "final_train_loss": final,
-        "diverged_seeds": list(diverged),
-        "heldout": {"split": "test", "loss": final, "accuracy": None},
-        "rounds_to": {"final_loss_of_LocalSGD": None, "half": 2},
-        "bytes_per_round_per_worker": 4096,
-        "seconds_per_round": 0.001,
-    }
+from comm_lopt.meta_test.results import read_results
 
 
 @pytest.fixture
 def results():
     return small_results(
         {
-            "SlowMo": _entry([2.0, None, None], diverged=[2], final=None),
-            "LocalSGD": _entry([2.0, 1.5, 0.5], final=0.5),
-            "LOptA": _entry([2.0, 0.5, 0.25], final=0.25),
+            "SlowMo": small_entry([2.0, None, None], diverged=[2], final=None),
+            "LocalSGD": small_entry([2.0, 1.5, 0.5]),
+            "LOptA": small_entry([2.0, 0.5, 0.25], final=0.25, learned=True),
         }
     )
 
 
+def row_of(results, label):
+    rows = comm_lopt.markdown_table(results).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+    return dict(zip(cells[0], next(row for row in cells if row[0] == label), strict=True))
+
+
 def test_table_of_a_language_task_has_bits_per_byte(results):
     assert "bits per byte" not in comm_lopt.markdown_table(results)
-    results["optimizers"]["LOptA"]["heldout"]["bits_per_byte"] = 2.3456
-    table = comm_lopt.markdown_table(results)
-    assert "| held-out bits per byte |" in table.splitlines()[0]
-    assert "| 2.346 |" in table
+    results["methods"]["LOptA"]["heldout"]["bits_per_byte"] = 2.3456
+    assert row_of(results, "LOptA")["held-out bits per byte"] == "2.346"
 
 
 def test_table_has_the_best_first_and_the_diverged_last(results):
@@ -48,14 +42,46 @@ def test_table_has_the_best_first_and_the_diverged_last(results):
     assert len({row.count("|") for row in rows}) == 1
 
 
-def test_figure_draws_every_optimizer_and_target(results):
+def test_table_has_both_losses_with_their_deviations_and_both_ways_of_communication(results):
+    results["methods"]["LOptA"]["heldout"] |= {"accuracy": 0.98, "accuracy_std": 0.0123}
+    row = row_of(results, "LOptA")
+    assert row["train loss"] == "0.25 ± 0.012"
+    assert row["loss at the weights"] == "0.25 ± 0.02"
+    assert row["held-out accuracy"] == "98.0% ± 1.2%"
+    assert row["KB sent / received a round"] == "4.1 / 32.8"
+
+
+def test_table_shows_the_values_that_were_chosen_and_no_defaults(results):
+    assert row_of(results, "LocalSGD")["hyperparameters"] == "momentum=0.9, implementation=auto"
+
+
+def test_figure_draws_every_method_and_target_and_the_learned_ones_boldly(results):
     axes = comm_lopt.loss_figure(results).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(
-        results["optimizers"]
-    )
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(results["methods"])
     assert axes.get_yscale() == "log"
-    curve = next(line for line in axes.lines if line.get_label() == "LOptA")
-    assert list(curve.get_ydata()) == [2.0, 0.5, 0.25]
+    curves = {line.get_label(): line for line in axes.lines}
+    assert list(curves["LOptA"].get_ydata()) == [2.0, 0.5, 0.25]
+    assert curves["LOptA"].get_linewidth() > curves["LocalSGD"].get_linewidth()
+
+
+def test_band_of_the_figure_is_the_deviation(results):
+    axes = comm_lopt.loss_figure(results).axes[0]
+    band = axes.collections[2].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(2.1) and band.min() == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize("name", ["cost<$5", "$x", "_private", "a|b", "100%", "{x}^2"])
+def test_any_printable_name_is_written_read_and_drawn(tmp_path, results, name):
+    methods = {name: results["methods"]["LOptA"]}
+    for entry in methods.values():
+        entry["rounds_to"] = {name: 1}
+    results |= {"methods": methods, "targets": {name: 0.5}}
+    with matplotlib.rc_context({"text.usetex": True}):
+        comm_lopt.write_report(tmp_path, results)
+    (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    assert read_results(tmp_path) == results
+    legend = comm_lopt.loss_figure(results).axes[0].get_legend().get_texts()
+    assert [text.get_text().strip().replace("\\", "") for text in legend] == [name]
 
 
 def test_report_writes_table_and_picture(tmp_path, results):

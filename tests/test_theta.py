@@ -2,16 +2,20 @@
 
 import json
 
+import gin
 import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-import comm_lopt
-from comm_lopt.theta import FILE_NAME, check_theta
+import comm_lopt  # isort: skip
 
-LEARNED = [name for name, entry in comm_lopt.OPTIMIZERS.items() if entry.kind == "learned"]
+from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOpt
+
+from comm_lopt.theta import FILE_NAME, check_theta, theta_file
+
+LEARNED = [name for name, entry in comm_lopt.OPTIMIZERS.items() if entry.is_learned]
 
 
 def _saved(tmp_path, learned_opt, seed=0):
@@ -194,3 +198,122 @@ def test_leaf_of_wrong_shape_or_dtype_says_what_was_expected(wrong):
     theta["mlp"]["b0"] = wrong
     with pytest.raises(comm_lopt.ThetaError, match=r"theta\[mlp/b0\].*expects float32\[32\]"):
         check_theta(learned_opt, theta)
+
+
+def test_theta_with_values_that_are_not_finite_is_refused(tmp_path):
+    learned_opt = comm_lopt.LOptA()
+    _, path = _saved(tmp_path, learned_opt)
+    arrays = load_file(str(path))
+    arrays["mlp/b1"][0] = np.nan
+    _rewrite(path, _header(learned_opt), arrays)
+    with pytest.raises(comm_lopt.ThetaError, match=r"mlp/b1\] has values that are not finite"):
+        comm_lopt.load_theta(path)
+
+
+@gin.configurable(module="test_theta")
+class WarmLOptA(comm_lopt.LOptA):
+    """A subclass with an argument of its own, which `hparams` does not know."""
+
+    def __init__(self, warmth=1.0, **sizes):
+        super().__init__(**sizes)
+        self.warmth = warmth
+
+
+@gin.configurable(module="test_theta")
+class WarmerLOptA(WarmLOptA):
+    """The same, which does."""
+
+    def hparams(self):
+        return {**super().hparams(), "warmth": self.warmth}
+
+
+class UnregisteredLOptA(comm_lopt.LOptA):
+    """One that gin does not know."""
+
+
+def test_theta_of_ones_own_class_comes_back(tmp_path):
+    for learned_opt in (WarmerLOptA(3.0, hidden_size=4), WarmLOptA(hidden_size=4)):
+        theta, _ = _saved(tmp_path, learned_opt)
+        loaded_opt, loaded, _ = comm_lopt.load_theta(tmp_path)
+        assert type(loaded_opt) is type(learned_opt) and loaded_opt.warmth == learned_opt.warmth
+        jax.tree.map(np.testing.assert_array_equal, loaded, theta)
+
+
+def test_theta_of_upstreams_own_class_comes_back_with_what_gin_built_it_with(tmp_path):
+    gin.parse_config("AdafacMLPLOpt.hidden_size = 6")
+    learned_opt = AdafacMLPLOpt()
+    theta, _ = _saved(tmp_path, learned_opt)
+    gin.clear_config()
+    loaded_opt, loaded, _ = comm_lopt.load_theta(tmp_path)
+    assert type(loaded_opt) is AdafacMLPLOpt
+    assert jax.tree.structure(loaded) == jax.tree.structure(theta)
+    jax.tree.map(np.testing.assert_array_equal, loaded, theta)
+    comm_lopt.load_theta(tmp_path, AdafacMLPLOpt(hidden_size=6))
+    with pytest.raises(comm_lopt.ThetaError, match="_hidden_size=6 in the file, 5 wanted"):
+        comm_lopt.load_theta(tmp_path, AdafacMLPLOpt(hidden_size=5))
+
+
+@pytest.mark.parametrize(
+    "learned_opt",
+    [AdafacMLPLOpt(hidden_size=6), AdafacMLPLOpt(step_mult=0.5), WarmLOptA(2.0)],
+)
+def test_arguments_that_the_header_would_lose_must_be_passed(tmp_path, learned_opt):
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    with pytest.raises(comm_lopt.ThetaError, match=r"pass save_theta\(\.\.\., hparams="):
+        comm_lopt.save_theta(tmp_path, learned_opt, theta, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_arguments_that_are_passed_go_into_the_header(tmp_path):
+    learned_opt = AdafacMLPLOpt(hidden_size=6, step_mult=0.5)
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    given = {"hidden_size": 6, "step_mult": 0.5}
+    comm_lopt.save_theta(tmp_path, learned_opt, theta, {}, hparams=given)
+    loaded_opt, _, _ = comm_lopt.load_theta(tmp_path)
+    assert (loaded_opt._hidden_size, loaded_opt._step_mult) == (6, 0.5)
+
+
+def test_class_that_could_not_be_found_again_is_not_saved(tmp_path):
+    with pytest.raises(comm_lopt.ThetaError, match="registered with @gin.configurable"):
+        _saved(tmp_path, UnregisteredLOptA())
+
+
+@pytest.mark.parametrize("name", ["digits_datasets", "meta_train", "os.system", "Adam", None, 3])
+def test_class_that_is_no_learned_optimizer_is_refused_and_not_called(tmp_path, name):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), **{"class": name}))
+    with pytest.raises(comm_lopt.ThetaError, match="no learned optimizer here"):
+        comm_lopt.load_theta(path)
+
+
+def test_families_of_a_mixture_come_back(tmp_path):
+    families = [
+        {"task": "a", "local_optimizer": "local_sgd", "local_learning_rate": [0.1, 1.0]},
+        {"task": "b", "local_optimizer": None, "local_learning_rate": None, "num_workers": 4},
+    ]
+    learned_opt = comm_lopt.LOptA()
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    comm_lopt.save_theta(tmp_path, learned_opt, theta, {"families": families})
+    assert comm_lopt.load_theta(tmp_path)[2] == {"families": families}
+
+
+@pytest.mark.parametrize(
+    "families",
+    [
+        "all", [1], [{}] * 1000, [{"local_learning_rate": [0.1]}], [{"num_workers": "8"}],
+        [{"local_learning_rate": [0.0, 1.0]}], [{"local_learning_rate": ["a", "b"]}],
+    ],
+)  # fmt: skip
+def test_families_that_are_not_told_as_expected_are_refused(tmp_path, families):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), trained_on={"families": families}))
+    with pytest.raises(comm_lopt.ThetaError, match="families"):
+        comm_lopt.load_theta(path)
+
+
+def test_file_of_theta_is_told_by_its_place_and_its_bytes(tmp_path):
+    _saved(tmp_path, comm_lopt.LOptA())
+    told = theta_file(tmp_path)
+    assert told["path"] == str(tmp_path / FILE_NAME)
+    _saved(tmp_path, comm_lopt.LOptA(), seed=1)
+    assert theta_file(tmp_path)["sha256"] != told["sha256"]

@@ -8,12 +8,23 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ResultsError", "check_results", "check_sweep", "read_json"]
+__all__ = [
+    "RESULTS_VERSION",
+    "SWEEP_VERSION",
+    "ResultsError",
+    "check_results",
+    "check_sweep",
+    "read_json",
+]
+
+RESULTS_VERSION = SWEEP_VERSION = 2
 
 _LARGEST = 10**12
 _MANY = 10**6
-# Results of ten optimizers over ten thousand rounds have 5 MB.
+# Results of ten methods over ten thousand rounds have 5 MB.
 _MAX_BYTES = 1 << 24
+_LONGEST = 10_000
+_LOSSES = ("train_loss", "loss_at_weights")
 
 
 class ResultsError(ValueError):
@@ -42,8 +53,17 @@ def read_json(path: pathlib.Path, check: Callable[[Any], None]) -> Any:
 
 
 def check_sweep(sweep: Any) -> None:
-    """Raises ResultsError unless `sweep` names an optimizer and its best hyperparameters."""
-    _fields("sweep", sweep, optimizer=_text, best=_map_of(_number))
+    """Raises ResultsError unless `sweep` says what was tuned, on what, and what was best."""
+    _version(sweep, SWEEP_VERSION)
+    _fields(
+        "sweep",
+        sweep,
+        problem=_problem,
+        label=_text,
+        method=_method,
+        seeds=_list_of(_integer),
+        best=_map_of(_number),
+    )
 
 
 def check_results(results: Any) -> None:
@@ -54,20 +74,18 @@ def check_results(results: Any) -> None:
     Args:
       results: what JSON gave.
     """
+    _version(results, RESULTS_VERSION)
     _fields(
         "results",
         results,
-        task=_text,
-        num_workers=_count,
-        num_local_steps=_count,
-        local_batch_size=_optional(_count),
-        num_rounds=_count,
+        problem=_problem,
         seeds=_list_of(_integer),
-        optimizers=_map_of(_optimizer),
+        evaluated_rounds=_list_of(_count),
+        methods=_map_of(_entry),
         targets=_map_of(_optional(_number)),
     )
-    for name, entry in results["optimizers"].items():
-        where = f"results.optimizers.{name}"
+    for label, entry in results["methods"].items():
+        where = f"results.methods.{label}"
         if len(entry["train_loss"]) != len(entry["train_loss_std"]) or not entry["train_loss"]:
             _refuse(where, entry["train_loss_std"], "a deviation for each of one or more rounds")
         missing = [target for target in results["targets"] if target not in entry["rounds_to"]]
@@ -75,23 +93,64 @@ def check_results(results: Any) -> None:
             _refuse(f"{where}.rounds_to", entry["rounds_to"], f"an entry {missing[0]!r:.100}")
 
 
-def _optimizer(where: str, value: Any) -> None:
+def _version(value: Any, known: int) -> None:
+    found = value.get("format_version", 1) if isinstance(value, dict) else None
+    if type(found) is not int or found != known:
+        raise ResultsError(
+            f"it has format version {found!r:.50} and this comm_lopt reads {known}; run the "
+            "command again, or read it with the version that wrote it."
+        )
+
+
+def _problem(where: str, value: Any) -> None:
     _fields(
         where,
         value,
-        hparams=_map_of(_number),
+        task=_text,
+        num_workers=_count,
+        num_local_steps=_count,
+        local_batch_size=_optional(_count),
+        num_rounds=_count,
+        settings=_map_of(_long_text),
+    )
+
+
+def _method(where: str, value: Any) -> None:
+    _fields(
+        where,
+        value,
+        optimizer=_text,
+        local_optimizer=_optional(_text),
+        learned=_truth,
+        hparams=_map_of(_setting),
+        sources=_map_of(_long_text),
+        theta=_optional(_map_of(_long_text)),
+    )
+    if value["learned"] and value["theta"] is not None:
+        _fields(f"{where}.theta", value["theta"], path=_long_text, sha256=_text)
+
+
+def _entry(where: str, value: Any) -> None:
+    _method(where, value)
+    _fields(
+        where,
+        value,
         train_loss=_list_of(_optional(_number)),
         train_loss_std=_list_of(_optional(_number)),
-        final_train_loss=_optional(_number),
         diverged_seeds=_list_of(_integer),
         heldout=_heldout,
         rounds_to=_map_of(_optional(_count)),
-        bytes_per_round_per_worker=_count,
+        bytes_sent_per_round_per_worker=_count,
+        bytes_received_per_round_per_worker=_count,
+        **dict.fromkeys(
+            [f"final_{name}{std}" for name in _LOSSES for std in ("", "_std")], _optional(_number)
+        ),
     )
 
 
 def _heldout(where: str, value: Any) -> None:
-    _fields(where, value, loss=_optional(_number), accuracy=_optional(_number))
+    names = ("loss", "loss_std", "accuracy", "accuracy_std")
+    _fields(where, value, **dict.fromkeys(names, _optional(_number)))
     _map_of(_optional(_number))(
         where, {name: found for name, found in value.items() if name != "split"}
     )
@@ -140,8 +199,25 @@ def _optional(check: _Check) -> _Check:
 
 def _text(where: str, value: Any) -> None:
     # What is printed and drawn: a line of a table and a title.
-    if not isinstance(value, str) or len(value) > 200 or not value.isprintable() or "$" in value:
-        _refuse(where, value, "at most 200 printable characters, with no $")
+    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+        _refuse(where, value, "at most 200 printable characters")
+
+
+def _long_text(where: str, value: Any) -> None:
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        _refuse(where, value, f"at most {_LONGEST} characters")
+
+
+def _truth(where: str, value: Any) -> None:
+    if type(value) is not bool:
+        _refuse(where, value, "true or false")
+
+
+def _setting(where: str, value: Any) -> None:
+    if isinstance(value, str):
+        _text(where, value)
+    elif value is not None and type(value) is not bool:
+        _number(where, value)
 
 
 def _integer(where: str, value: Any) -> None:

@@ -19,8 +19,9 @@ def meta_test_problem(
     num_rounds: int = gin.REQUIRED,
     heldout_split: str = "test",
     partition: Partition | None = None,
+    participation: float | None = None,
 ) -> Problem:
-    """See `Problem`; the local optimizer is `local_sgd` with its gin bindings."""
+    """See `Problem`."""
     return Problem(
         task_family,
         num_workers,
@@ -28,4 +29,5 @@ def meta_test_problem(
         num_rounds,
         heldout_split=heldout_split,
         partition=partition,
+        participation=participation,
     )

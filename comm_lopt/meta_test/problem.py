@@ -1,27 +1,44 @@
-"""What is compared: a problem, and the optimizers that are run on it."""
+"""What methods are compared on."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+import math
+import re
+from collections.abc import Mapping
 from typing import Any, cast
 
-import optax
+import gin
+import jax
 
 from comm_lopt.checks import require_at_least_one
+from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.partition import Partition
 from comm_lopt.data.rounds import RoundIterator, round_datasets
-from comm_lopt.optimizers.registry import OPTIMIZERS, optimizer_entry, require_hparam
-from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
-from comm_lopt.tasks.local_optimizers import local_sgd
-from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
-from comm_lopt.upstream import Optimizer, TaskFamily
+from comm_lopt.hyperparameters import plain
+from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
+from comm_lopt.operative import operative_settings
+from comm_lopt.tasks.round_settings import checked_participation
+from comm_lopt.upstream import Datasets, LearnedOptimizer, Optimizer, TaskFamily
 
-__all__ = ["LOCAL_LEARNING_RATE", "Candidate", "Problem", "baseline", "learned"]
+__all__ = ["Problem", "differences"]
 
-LOCAL_LEARNING_RATE = "local_learning_rate"
+_MAX_HELDOUT = 10_000
+_MAX_TRAIN = 2_000
 
-PyTree = Any
+# Settings that describe the optimizer, its meta-training or the run, by the module they are of.
+_OF_NO_PROBLEM = (
+    "comm_lopt.meta_test",
+    "comm_lopt.meta_train",
+    "comm_lopt.optimizers",
+    "comm_lopt.tasks.local_",
+    "comm_lopt.upstream",
+    "learned_optimization",
+)
+_UPSTREAMS_TASKS = ("learned_optimization.tasks",)
+# Where data lie; what they are is told by their digest.
+_PLACES = (".folder", ".path")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,23 +50,27 @@ class Problem:
       num_workers: K.
       num_local_steps: H.
       num_rounds: T.
-      local_opt: the local optimizer for a local learning rate γ.
       heldout_split: split on which the weights are evaluated.
       partition: how the training examples are divided among the workers; None: not at all.
+      participation: how many workers take part in a round; see `LocalSGDTaskFamily`.
+
+    Raises:
+      ValueError: K, H or T below 1, a task without data, or more workers taking part than K.
     """
 
     task_family: TaskFamily
     num_workers: int
     num_local_steps: int
     num_rounds: int
-    local_opt: Callable[[Any], optax.GradientTransformation] = local_sgd
     heldout_split: str = "test"
     partition: Partition | None = None
+    participation: float | None = None
 
     def __post_init__(self) -> None:
         require_at_least_one("num_workers", self.num_workers, "workers")
         require_at_least_one("num_local_steps", self.num_local_steps, "local steps")
         require_at_least_one("num_rounds", self.num_rounds, "rounds")
+        checked_participation(self.participation, self.num_workers)
         if self.task_family.datasets is None:
             raise ValueError(
                 f"task {self.task_family.name} has datasets=None: meta-testing draws a data "
@@ -67,91 +88,79 @@ class Problem:
         """Number of training examples of each worker, or None without a partition."""
         return self.rounds().part_sizes()
 
+    @functools.cached_property
+    def heldout_part(self) -> EvaluationPart:
+        """The held-out examples, at most 10,000."""
+        return evaluation_part(self.task_family.datasets, self.heldout_split, _MAX_HELDOUT)
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
-    """An optimizer on its way into a comparison.
+    @functools.cached_property
+    def train_part(self) -> EvaluationPart:
+        """At most 2,000 training examples, on which all methods' weights are evaluated."""
+        return evaluation_part(self.task_family.datasets, "train", _MAX_TRAIN)
 
-    Attributes:
-      name: key in the results.
-      make: global optimizer for given hyperparameters (without the local learning rate).
-      hparams: values used where a sweep does not set them.
-      kind: "learned", "local" or "data_parallel".
-      worker_deltas: whether it needs each worker's delta.
-      num_workers: the only K it works for, or None.
+    def describe(self) -> dict[str, Any]:
+        """What results record of a problem, as JSON values.
+
+        "settings" are gin's of all that was called so far and is no optimizer, by name.
+        """
+        datasets = self.task_family.datasets
+
+        def params(key: jax.Array) -> Any:
+            return self.task_family.task_fn(self.task_family.sample(key)).init_with_state(key)[0]
+
+        leaves = jax.tree.leaves(jax.eval_shape(params, jax.random.PRNGKey(0)))
+        return {
+            "task": self.task_family.name,
+            "num_parameters": sum(math.prod(leaf.shape) for leaf in leaves),
+            "num_workers": int(self.num_workers),
+            "num_local_steps": int(self.num_local_steps),
+            "local_batch_size": _batch_size(datasets),
+            "num_rounds": int(self.num_rounds),
+            "heldout_split": self.heldout_split,
+            "partition": self.partition and re.sub(r" at 0x\w+", "", repr(self.partition)),
+            "worker_parts": self.part_sizes(),
+            "participation": plain(self.participation),
+            "data": datasets.digest if isinstance(datasets, ExampleDatasets) else None,
+            "settings": {
+                # The scope says by which macro it was reached.
+                name.rpartition("/")[2]: value
+                for name, value in operative_settings().items()
+                if _of_the_problem(name)
+            },
+        }
+
+
+def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two descriptions of problems, in lines for people.
+
+    Settings that only one of them has are passed over: a process may have called more.
     """
-
-    name: str
-    make: Callable[..., Optimizer]
-    hparams: Mapping[str, Any]
-    kind: str
-    worker_deltas: bool = False
-    num_workers: int | None = None
-
-    def check(self, problem: Problem) -> None:
-        """Raises ValueError if the candidate cannot run on `problem`."""
-        if self.num_workers not in (None, problem.num_workers):
-            raise ValueError(
-                f"{self.name} was built for num_workers={self.num_workers} and the problem has "
-                f"num_workers={problem.num_workers}: K is part of its theta; meta-train another "
-                "one, or use LOptA, which works for every K."
-            )
-
-    def build(
-        self, problem: Problem, hparams: Mapping[str, Any]
-    ) -> tuple[LocalSGDTaskFamily, Optimizer]:
-        """The task family as this candidate trains on it, and the optimizer."""
-        values = {**self.hparams, **hparams}
-        local_opt = problem.local_opt(values.pop(LOCAL_LEARNING_RATE, 0.0))
-        family = LocalSGDTaskFamily(
-            problem.task_family,
-            problem.num_workers,
-            problem.num_local_steps,
-            local_opt,
-            self.worker_deltas,
-            problem.partition,
-            local_learning_rates=None,
-        )
-        if self.kind == "data_parallel":
-            family = DataParallelTaskFamily.of(family)
-        return family, self.make(**values)
+    lines = []
+    for name, value in here.items():
+        if name == "settings":
+            lines += differences(saved.get(name, {}), value)
+        elif name in saved and saved[name] != value and not name.endswith(_PLACES):
+            lines.append(f"{name}: {saved[name]!s:.100} there, {value!s:.100} here")
+    return lines
 
 
-def baseline(name: str, **hparams: Any) -> Candidate:
-    """A hand-designed optimizer of the registry.
-
-    Args:
-      name: such as "SlowMo".
-      **hparams: values; what is left out takes the class's default, and the local learning
-        rate that of `local_sgd`.
-
-    Raises:
-      ValueError: an unknown name or hyperparameter, or a learned optimizer.
-    """
-    entry = optimizer_entry(name)
-    if entry.kind == "learned":
-        raise ValueError(
-            f"{name} is learned: it runs with a theta; meta-train one and pass its folder."
-        )
-    for hparam in hparams:
-        require_hparam(name, hparam)
-    defaults = {LOCAL_LEARNING_RATE: 0.1} if LOCAL_LEARNING_RATE in entry.grid else {}
-    return Candidate(name, entry.make, {**defaults, **hparams}, entry.kind)
+def _of_the_problem(name: str) -> bool:
+    """Whether a setting is of a task or its data; a macro's value stands where it is used."""
+    selector = name.rpartition("/")[2].rpartition(".")[0]
+    try:
+        configurable = gin.get_configurable(selector)
+    except (KeyError, ValueError):
+        return False
+    if isinstance(configurable, type) and issubclass(configurable, (LearnedOptimizer, Optimizer)):
+        return False
+    module = str(configurable.__module__)
+    return module.startswith(_UPSTREAMS_TASKS) or not module.startswith(_OF_NO_PROBLEM)
 
 
-def learned(learned_opt: Any, theta: PyTree, local_learning_rate: float) -> Candidate:
-    """A learned optimizer with its theta.
-
-    Args:
-      learned_opt: an optimizer of the registry, such as `LOptA()`.
-      theta: meta-parameters of that optimizer.
-      local_learning_rate: γ; the one it was meta-trained with is the natural choice.
-    """
-    return Candidate(
-        learned_opt.name,
-        lambda: learned_opt.opt_fn(theta),
-        {LOCAL_LEARNING_RATE: local_learning_rate},
-        OPTIMIZERS[learned_opt.name].kind,
-        learned_opt.needs_worker_deltas,
-        learned_opt.num_workers,
-    )
+def _batch_size(datasets: Datasets) -> int | None:
+    """B, where the data sets say it."""
+    batch_size = getattr(datasets.train, "batch_size", None)
+    if batch_size is not None:
+        return int(batch_size)
+    leaves = jax.tree.leaves(datasets.abstract_batch)
+    return int(leaves[0].shape[0]) if leaves and leaves[0].shape else None

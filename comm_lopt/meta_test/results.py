@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
 import math
 import os
@@ -10,14 +11,14 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from comm_lopt.atomic import replacing
-from comm_lopt.meta_test.check_results import check_results, read_json
-from comm_lopt.meta_test.problem import Candidate, Problem
-from comm_lopt.meta_test.runs import Curves
-from comm_lopt.upstream import Datasets
+from comm_lopt.hyperparameters import plain
+from comm_lopt.meta_test.check_results import RESULTS_VERSION, check_results, read_json
+from comm_lopt.meta_test.problem import Problem
+from comm_lopt.meta_test.runs import Curves, running_mean
+from comm_lopt.methods import Method
 from comm_lopt.versions import versions
 
 __all__ = [
@@ -29,8 +30,9 @@ __all__ = [
     "write_results",
 ]
 
-CURVE_COLUMNS = ("optimizer", "seed", "round", "train_loss", "heldout_loss", "heldout_accuracy")
-_RUNNING_MEAN = 5
+CURVE_COLUMNS = (
+    "method", "seed", "round", "train_loss", "loss_at_weights", "heldout_loss", "heldout_accuracy",
+)  # fmt: skip
 _RESULTS = "results.json"
 
 
@@ -54,98 +56,104 @@ def claim_out_dir(out_dir: str | os.PathLike[str], marker: str = _RESULTS) -> pa
 
 
 def rounds_to(train_loss: np.ndarray, target: float) -> int | None:
-    """Rounds until the mean of the last 5 rounds first is at most `target`, or None.
+    """Rounds until the running mean of the loss first is at most `target`, or None.
+
+    The mean is over 5 % of T, as the final loss is, so that a run reaches its own by round T.
 
     Args:
       train_loss: [T].
       target: a loss.
     """
-    window = min(_RUNNING_MEAN, len(train_loss))
-    running = np.convolve(train_loss, np.full(window, 1.0 / window), mode="valid")
-    reached = np.flatnonzero(running <= target)
-    return int(reached[0]) + window if len(reached) else None
+    means = running_mean(train_loss)
+    reached = np.flatnonzero(means <= target)
+    return int(reached[0]) + len(train_loss) - len(means) + 1 if len(reached) else None
 
 
 def make_results(
     problem: Problem,
     seeds: Sequence[int],
-    runs: Mapping[str, tuple[Candidate, Curves]],
+    runs: Mapping[str, tuple[Method, Curves]],
     targets: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """Puts runs into the results format.
 
     Losses that are not finite become null, and the seeds in which one occurs are listed under
-    "diverged_seeds". If LocalSGD is among the runs, its final training loss is a target.
+    "diverged_seeds". The final training loss of each LocalSGD among the runs is a target.
 
     Args:
       problem: what was trained.
       seeds: the seeds of all runs.
-      runs: by name, candidate and curves of a grid of one point.
+      runs: by label, method and curves of a grid of one point.
       targets: further losses, by name, for "rounds_to".
 
     Returns:
       A JSON-able dict; see docs/formats.md.
     """
-    targets = dict(targets or {})
-    if "LocalSGD" in runs:
-        targets["final_loss_of_LocalSGD"] = float(runs["LocalSGD"][1].final_train_loss[0].mean())
-    optimizers = {}
-    for name, (candidate, curves) in runs.items():
-        train_loss = curves.train_loss[0]
-        metrics = {
-            name: _number(values[0, :, -1].mean())
-            for name, values in curves.heldout_metrics.items()
-        }
-        optimizers[name] = {
-            "hparams": dict(candidate.hparams),
-            "train_loss": [_number(x) for x in train_loss.mean(0)],
-            "train_loss_std": [_number(x) for x in train_loss.std(0)],
-            "final_train_loss": _number(curves.final_train_loss[0].mean()),
-            "diverged_seeds": [
-                seed for seed, gone in zip(seeds, curves.diverged[0], strict=True) if gone
-            ],
-            "heldout": {
-                "split": problem.heldout_split,
-                "loss": _number(curves.heldout_loss[0, :, -1].mean()),
-                "accuracy": None,
-                **metrics,
-            },
-            "rounds_to": {
-                target: rounds_to(train_loss.mean(0), loss) for target, loss in targets.items()
-            },
-            "bytes_per_round_per_worker": curves.bytes_per_round_per_worker,
-            "seconds_per_round": curves.seconds_per_round,
-        }
+    seeds = [int(seed) for seed in seeds]
+    targets = {name: float(plain(loss)) for name, loss in (targets or {}).items()}
+    for label, (method, curves) in runs.items():
+        if method.optimizer == "LocalSGD":
+            targets[f"final_loss_of_{label}"] = float(running_mean(_mean_curve(curves))[-1])
     return {
-        "task": problem.task_family.name,
-        "num_workers": problem.num_workers,
-        "num_local_steps": problem.num_local_steps,
-        "local_batch_size": _batch_size(problem.task_family.datasets),
-        "worker_parts": problem.part_sizes(),
-        "num_rounds": problem.num_rounds,
-        "seeds": list(seeds),
-        "optimizers": optimizers,
+        "format_version": RESULTS_VERSION,
+        "problem": problem.describe(),
+        "seeds": seeds,
+        "evaluated_rounds": next(iter(runs.values()))[1].evaluated_rounds.tolist() if runs else [],
+        "methods": {
+            label: {**method.describe(), **_entry(problem, curves, seeds, targets)}
+            for label, (method, curves) in runs.items()
+        },
         "targets": {name: _number(loss) for name, loss in targets.items()},
         "versions": versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _entry(
+    problem: Problem, curves: Curves, seeds: Sequence[int], targets: Mapping[str, float]
+) -> dict[str, Any]:
+    """What came of a method."""
+    mean_curve = _mean_curve(curves)
+    heldout: dict[str, Any] = {"loss": curves.heldout_loss, **curves.heldout_metrics}
+    final = {name: _over_seeds(name, values[0, :, -1]) for name, values in heldout.items()}
+    return {
+        **_over_seeds("train_loss", curves.train_loss[0]),
+        # The mean of the mean curve, which `rounds_to` looks at.
+        **_over_seeds("final_train_loss", curves.final_train_loss[0]),
+        "final_train_loss": _number(running_mean(mean_curve)[-1]),
+        **_over_seeds("loss_at_weights", curves.loss_at_weights[0]),
+        **_over_seeds("final_loss_at_weights", curves.loss_at_weights[0, :, -1]),
+        "diverged_seeds": [
+            seed for seed, gone in zip(seeds, curves.diverged[0], strict=True) if gone
+        ],
+        "heldout": {
+            "split": problem.heldout_split,
+            "accuracy": None,
+            "accuracy_std": None,
+            **{name: value for found in final.values() for name, value in found.items()},
+        },
+        "rounds_to": {target: rounds_to(mean_curve, loss) for target, loss in targets.items()},
+        "bytes_sent_per_round_per_worker": curves.bytes_per_round.sent,
+        "bytes_received_per_round_per_worker": curves.bytes_per_round.received,
+        "seconds_per_round": curves.seconds_per_round,
     }
 
 
 def write_results(
-    folder: pathlib.Path, results: Mapping[str, Any], runs: Mapping[str, tuple[Candidate, Curves]]
+    folder: pathlib.Path, results: Mapping[str, Any], runs: Mapping[str, tuple[Method, Curves]]
 ) -> None:
-    """Writes curves.csv and then results.json into `folder`."""
+    """Writes results.json and then curves.csv into `folder`."""
+    with replacing(folder / _RESULTS) as path:
+        path.write_text(json.dumps(results, indent=2, allow_nan=False), encoding="utf-8")
     with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CURVE_COLUMNS)
-        for name, (_, curves) in runs.items():
-            writer.writerows(_curve_rows(name, results["seeds"], curves))
-    text = json.dumps(results, indent=2, allow_nan=False)
-    with replacing(folder / _RESULTS) as file:
-        file.write_text(text, encoding="utf-8")
+        for label, (_, curves) in runs.items():
+            writer.writerows(_curve_rows(label, results["seeds"], curves))
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads results.json, given the file or its folder.
+    """Reads results from a file, or from the folder of a meta-test.
 
     Raises:
       FileNotFoundError: it is not there.
@@ -158,30 +166,34 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_json(path, check_results)
 
 
-def _curve_rows(name: str, seeds: Sequence[int], curves: Curves) -> list[list[Any]]:
-    evaluated = {int(number): e for e, number in enumerate(curves.heldout_rounds)}
+def _curve_rows(label: str, seeds: Sequence[int], curves: Curves) -> list[list[Any]]:
+    evaluated = {int(number): e for e, number in enumerate(curves.evaluated_rounds)}
+    columns = [curves.loss_at_weights, curves.heldout_loss, curves.heldout_metrics.get("accuracy")]
     rows = []
     for s, seed in enumerate(seeds):
         for t, loss in enumerate(curves.train_loss[0, s], start=1):
-            heldout: list[Any] = ["", ""]
+            at_round: list[Any] = [""] * len(columns)
             if t in evaluated:
-                accuracy = curves.heldout_metrics.get("accuracy")
-                heldout = [
-                    float(curves.heldout_loss[0, s, evaluated[t]]),
-                    "" if accuracy is None else float(accuracy[0, s, evaluated[t]]),
-                ]
-            rows.append([name, seed, t, float(loss), *heldout])
+                at_round = ["" if c is None else float(c[0, s, evaluated[t]]) for c in columns]
+            rows.append([label, seed, t, float(loss), *at_round])
     return rows
+
+
+def _mean_curve(curves: Curves) -> np.ndarray:
+    """[T], mean over seeds of the only grid point."""
+    return curves.train_loss[0].astype(np.float64).mean(0)
+
+
+def _over_seeds(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Mean and standard deviation over seeds of values [S] or [S, ...], as JSON values."""
+    values = values.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return {name: _numbers(values.mean(0)), f"{name}_std": _numbers(values.std(0))}
+
+
+def _numbers(values: Any) -> Any:
+    return [_number(x) for x in values] if np.ndim(values) else _number(values)
 
 
 def _number(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _batch_size(datasets: Datasets) -> int | None:
-    """B, where the data sets say it."""
-    batch_size = getattr(datasets.train, "batch_size", None)
-    if batch_size is not None:
-        return int(batch_size)
-    leaves = jax.tree.leaves(datasets.abstract_batch)
-    return int(leaves[0].shape[0]) if leaves and leaves[0].shape else None

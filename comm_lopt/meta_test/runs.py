@@ -7,25 +7,46 @@ import math
 import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.as_arguments import data_as_arguments
 from comm_lopt.data.rounds import RoundIterator
-from comm_lopt.meta_test.problem import Candidate, Problem
+from comm_lopt.meta_test.evaluation import mean_over
+from comm_lopt.meta_test.problem import Problem
+from comm_lopt.methods import Method
+from comm_lopt.round_state import model_state_of
 
-__all__ = ["Curves", "run"]
+__all__ = ["Curves", "final_window", "run", "running_mean"]
 
 PyTree = Any
+Evaluations = Literal["spread", "end"]
 
-_MAX_EVALUATIONS = 20
-_HELDOUT_BATCH = 1000
-_MAX_HELDOUT = 10_000
-_HELDOUT_BATCHES_OF_AN_ITERATOR = 8
+_EVALUATIONS = 20
+_FINAL_SHARE = 0.05
 _MAX_CHUNK_BYTES = 1 << 28
+
+
+def final_window(num_rounds: int) -> int:
+    """The number of rounds whose mean is a run's final training loss: 5 % of T."""
+    return max(1, round(_FINAL_SHARE * num_rounds))
+
+
+def running_mean(losses: np.ndarray) -> np.ndarray:
+    """[..., T] to the mean over `final_window(T)` rounds that end with each, [..., T − w + 1]."""
+    losses = np.asarray(losses, np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, final_window(losses.shape[-1]), -1)
+    return windows.mean(-1)
+
+
+class BytesPerRound(NamedTuple):
+    """What one worker sends and receives in a round of T."""
+
+    sent: int
+    received: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,73 +55,79 @@ class Curves:
 
     Attributes:
       train_loss: [G, S, T], mean over workers and local steps.
-      heldout_rounds: [E], rounds after which the held-out split was evaluated.
+      evaluated_rounds: [E], rounds after which the global weights were evaluated.
+      loss_at_weights: [G, S, E], at the global weights on a fixed part of the training split.
       heldout_loss: [G, S, E].
       heldout_metrics: what else the task reports, such as "accuracy": by name, [G, S, E].
-      seconds_per_round: wall time over G·S·T, compilation left out.
-      bytes_per_round_per_worker: what a worker hands to a communication.
+      seconds_per_round: wall time over G·S·T, compilation and evaluation left out.
+      bytes_per_round: of one worker.
     """
 
     train_loss: np.ndarray
-    heldout_rounds: np.ndarray
+    evaluated_rounds: np.ndarray
+    loss_at_weights: np.ndarray
     heldout_loss: np.ndarray
     heldout_metrics: Mapping[str, np.ndarray]
     seconds_per_round: float
-    bytes_per_round_per_worker: int
+    bytes_per_round: BytesPerRound
 
     @property
     def diverged(self) -> np.ndarray:
         """[G, S], whether any loss of the run is not finite."""
-        finite = np.isfinite(self.train_loss).all(-1) & np.isfinite(self.heldout_loss).all(-1)
-        return ~finite
+        losses = (self.train_loss, self.loss_at_weights, self.heldout_loss)
+        return ~np.logical_and.reduce([np.isfinite(loss).all(-1) for loss in losses])
 
     @property
     def final_train_loss(self) -> np.ndarray:
         """[G, S], mean of the last 5 % of the rounds."""
-        last = max(1, round(0.05 * self.train_loss.shape[-1]))
-        return self.train_loss[..., -last:].mean(-1)
+        return running_mean(self.train_loss)[..., -1]
 
 
 def run(
     problem: Problem,
-    candidate: Candidate,
+    method: Method,
     seeds: Sequence[int],
     grid: Sequence[Mapping[str, float]] = ({},),
     grid_batch_size: int | None = None,
+    evaluations: Evaluations = "spread",
 ) -> Curves:
-    """Trains with `candidate` from every seed, at every grid point.
+    """Trains with `method` from every seed, at every grid point.
 
     A seed decides the initial weights and the order of the data; both are the same for every
-    grid point and candidate. (Upstream's own iterators have no order to begin anew: there each
-    seed takes the next batches, which all grid points share.) A round is compiled once.
-    Batches go to the device in chunks of rounds; the next chunk is read while one is computed.
+    grid point and method. (Upstream's own iterators have no order to begin anew: there each
+    seed takes the next batches, which all grid points share.) A program is compiled for each
+    number of rounds between two evaluations, of which there are at most two. Batches go to the
+    device in chunks of rounds; the next chunk is read while one is computed.
 
     Args:
       problem: what is trained.
-      candidate: the optimizer.
+      method: what trains it.
       seeds: one run each.
       grid: hyperparameters of each grid point, all with the same keys.
       grid_batch_size: grid points side by side; all if None. Smaller saves memory.
+      evaluations: about 20, "spread" over the rounds, or one at the "end".
 
     Returns:
       The curves of all runs.
 
     Raises:
-      ValueError: no seeds, no grid points, or a candidate that does not fit the problem.
+      ValueError: no seeds, no grid points, or a method that does not fit the problem.
     """
-    if not seeds or not grid:
+    if not len(seeds) or not len(grid):
         raise ValueError(
             f"seeds={list(seeds)} and {len(grid)} grid points: at least one of each is needed."
         )
-    candidate.check(problem)
-    segment = _rounds_between_evaluations(problem.num_rounds)
-    data = [problem.rounds().reseeded(seed) for seed in seeds]
-    heldout, shares = _heldout_batches(problem)
+    seeds = [operator.index(seed) for seed in seeds]
+    method.check(problem, grid[0])
+    # In the programs values are traced, and nothing can look at them.
+    for point in grid:
+        method.make(point)
+    heldout, train = problem.heldout_part, problem.train_part
     points = {name: jnp.asarray([point[name] for point in grid], jnp.float32) for name in grid[0]}
     keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
 
     def start(hparams: PyTree, key: jax.Array) -> PyTree:
-        family, opt = candidate.build(problem, hparams)
+        family, opt = method.build(problem, hparams)
         task_key, init_key, opt_key, _ = jax.random.split(key, 4)
         cfg = family.sample(task_key)
         params, state = family.task_fn(cfg).init_with_state(init_key)
@@ -109,7 +136,7 @@ def run(
     def advance(
         hparams: PyTree, key: jax.Array, carry: PyTree, first_round: jax.Array, batches: PyTree
     ) -> tuple[PyTree, jax.Array]:
-        family, opt = candidate.build(problem, hparams)
+        family, opt = method.build(problem, hparams)
         cfg, opt_state = carry
         task = family.task_fn(cfg)
         rounds_key = jax.random.split(key, 4)[3]
@@ -127,62 +154,100 @@ def run(
         opt_state, losses = jax.lax.scan(one_round, opt_state, (numbers, batches))
         return (cfg, opt_state), losses
 
-    def evaluate(hparams: PyTree, key: jax.Array, carry: PyTree, heldout: PyTree) -> tuple:
-        family, opt = candidate.build(problem, hparams)
+    def evaluate(hparams: PyTree, key: jax.Array, carry: PyTree, stacks: tuple) -> tuple:
+        family, opt = method.build(problem, hparams)
         cfg, opt_state = carry
         task = family.task_fn(cfg).inner
         params, state = opt.get_params_state(opt_state)
+        state = model_state_of(state)
 
         def one_batch(batch: PyTree) -> tuple:
             loss, _, aux = task.loss_with_state_and_aux(params, state, key, batch)
             return loss, aux
 
-        parts = [jax.tree.map(lambda x: x.mean(0), jax.lax.map(one_batch, s)) for s in heldout]
-        return jax.tree.map(lambda *means: sum(map(operator.mul, shares, means)), *parts)
+        at_weights, _ = mean_over(one_batch, stacks[0], train.shares)
+        return at_weights, *mean_over(one_batch, stacks[1], heldout.shares)
 
-    def mapped(function: Any, grid_axes: tuple, seed_axes: tuple) -> Any:
-        return jax.jit(
-            _over_grid_and_seeds(function, grid_axes, seed_axes, len(grid), grid_batch_size)
-        )
+    def mapped(function: Any, grid_axes: tuple, seed_axes: tuple, **options: Any) -> Any:
+        over_all = _over_grid_and_seeds(function, grid_axes, seed_axes, len(grid), grid_batch_size)
+        return jax.jit(over_all, **options)
 
     start_all = mapped(start, (0, None), (None, 0))
-    advance_all = mapped(advance, (0, None, 0, None, None), (None, 0, 0, None, 0))
+    advance_all = mapped(advance, (0, None, 0, None, None), (None, 0, 0, None, 0), donate_argnums=2)
     evaluate_all = mapped(evaluate, (0, None, 0, None), (None, 0, 0, None))
 
-    carry = start_all(points, keys)
-    number_of_bytes = _bytes_per_worker(candidate, problem)
-    chunks = _chunks(data, problem.num_rounds, segment)
-    first_round, batches = next(chunks)
-    arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
-    advance_compiled = advance_all.lower(*arguments).compile()
-    evaluate_compiled = evaluate_all.lower(points, keys, carry, heldout).compile()
-    losses, evaluations = [], []
-    begin = time.perf_counter()
-    while batches is not None:
-        carry, loss = advance_compiled(
-            points, keys, carry, jnp.asarray(first_round, jnp.int32), batches
-        )
-        losses.append(loss)
-        done = first_round + loss.shape[-1]
-        if done % segment == 0:
-            evaluations.append(evaluate_compiled(points, keys, carry, heldout))
-        # The device is computing while the next batches are read.
-        first_round, batches = next(chunks, (done, None))
-        jax.block_until_ready(loss)
-    jax.block_until_ready(evaluations)
-    seconds = time.perf_counter() - begin
+    stacks = (train.stacks, heldout.stacks)
+    evaluated_rounds = _evaluated_rounds(problem.num_rounds, evaluations)
+    data = [problem.rounds().reseeded(seed) for seed in seeds]
+    losses, evaluated = [], []
+    seconds = 0.0
+    programs: dict[int, Any] = {}
+    try:
+        with data_as_arguments():
+            carry = start_all(points, keys)
+            evaluate_compiled = evaluate_all.lower(points, keys, carry, stacks).compile()
+            chunks = _chunks(data, evaluated_rounds)
+            first_round, batches = next(chunks)
+            while batches is not None:
+                arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
+                length = jax.tree.leaves(batches)[0].shape[1]
+                if length not in programs:
+                    programs[length] = advance_all.lower(*arguments).compile()
+                begin = time.perf_counter()
+                carry, loss = programs[length](*arguments)
+                done = first_round + length
+                # The device is computing while the next batches are read.
+                first_round, batches = next(chunks, (done, None))
+                jax.block_until_ready(loss)
+                seconds += time.perf_counter() - begin
+                losses.append(loss)
+                if done in evaluated_rounds:
+                    # Waited for here, so that it is not part of the rounds that follow.
+                    evaluation = evaluate_compiled(points, keys, carry, stacks)
+                    evaluated.append(jax.block_until_ready(evaluation))
+    finally:
+        for rounds in data:
+            rounds.close()
     train_loss = np.concatenate([np.asarray(loss) for loss in losses], axis=2)
-    heldout_loss, metrics = jax.tree.map(
-        lambda *parts: np.stack([np.asarray(part) for part in parts], axis=2), *evaluations
+    loss_at_weights, heldout_loss, metrics = jax.tree.map(
+        lambda *parts: np.stack([np.asarray(part) for part in parts], axis=2), *evaluated
     )
     return Curves(
         train_loss=train_loss,
-        heldout_rounds=np.arange(segment, problem.num_rounds + 1, segment),
+        evaluated_rounds=np.asarray(evaluated_rounds),
+        loss_at_weights=loss_at_weights,
         heldout_loss=heldout_loss,
         heldout_metrics=metrics,
         seconds_per_round=seconds / train_loss.size,
-        bytes_per_round_per_worker=number_of_bytes,
+        bytes_per_round=bytes_per_round(method, problem),
     )
+
+
+def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
+    """What a worker sends and receives: parameters and the floats of the model state.
+
+    Without any compression, and through an all-reduce or a server that sends back one mean. Each
+    worker that needs all K deltas receives them all and takes the global step itself. The one
+    worker of `workers="one"` is taken to be spread over K machines, which exchange gradients and
+    state at each of the H local steps.
+    """
+
+    def params_and_state(key: jax.Array) -> tuple:
+        task = problem.task_family.task_fn(problem.task_family.sample(key))
+        return task.init_with_state(key)
+
+    params, state = jax.eval_shape(params_and_state, jax.random.PRNGKey(0))
+    sent = _float_bytes(params) + _float_bytes(state)
+    received = sent
+    if method.sends == "worker_deltas":
+        received = problem.num_workers * _float_bytes(params) + _float_bytes(state)
+    exchanges = problem.num_local_steps if method.workers == "one" else 1
+    return BytesPerRound(exchanges * sent, exchanges * received)
+
+
+def _float_bytes(tree: PyTree) -> int:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _over_grid_and_seeds(
@@ -208,16 +273,16 @@ def _over_grid_and_seeds(
     return mapped
 
 
-def _rounds_between_evaluations(num_rounds: int) -> int:
-    """Smallest divisor of T that leaves at most 20 evaluations."""
-    divisors = [d for d in range(1, num_rounds + 1) if num_rounds % d == 0]
-    return next(d for d in divisors if num_rounds // d <= _MAX_EVALUATIONS)
+def _evaluated_rounds(num_rounds: int, evaluations: Evaluations) -> list[int]:
+    """The rounds after which weights are evaluated; the last one is always among them."""
+    if evaluations == "end":
+        return [num_rounds]
+    segment = max(1, round(num_rounds / _EVALUATIONS))
+    return [*range(segment, num_rounds, segment), num_rounds]
 
 
-def _chunks(
-    data: list[RoundIterator], num_rounds: int, segment: int
-) -> Iterator[tuple[int, PyTree]]:
-    """Yields (first round, batches [S, rounds, K, H, ...]), equal parts of a segment."""
+def _chunks(data: list[RoundIterator], ends: Sequence[int]) -> Iterator[tuple[int, PyTree]]:
+    """Yields (first round, batches [S, rounds, K, H, ...]); a chunk ends at each of `ends`."""
 
     def rounds(count: int) -> list[PyTree]:
         return [
@@ -228,37 +293,10 @@ def _chunks(
     taken = rounds(1)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(taken))
     fitting = max(1, _MAX_CHUNK_BYTES // size)
-    # Equal parts, so that all run the one compiled program.
-    length = max(d for d in range(1, min(fitting, segment) + 1) if segment % d == 0)
-    for first_round in range(0, num_rounds, length):
-        taken += rounds(length - len(taken))
-        yield first_round, jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *taken)
-        taken = []
-
-
-def _heldout_batches(problem: Problem) -> tuple[list[PyTree], list[float]]:
-    """Stacks of batches of the held-out split, and the share of the examples that each holds.
-
-    At most 10,000 examples, the same for all; see `ExampleDatasets.heldout`. Of upstream's own
-    iterators the next 8 batches.
-    """
-    datasets = problem.task_family.datasets
-    if isinstance(datasets, ExampleDatasets):
-        stacks = datasets.heldout(problem.heldout_split, _HELDOUT_BATCH, _MAX_HELDOUT)
-        sizes = [len(jax.tree.leaves(stack)[0]) * datasets.size_of(stack) for stack in stacks]
-        return stacks, [size / sum(sizes) for size in sizes]
-    source = datasets.split(problem.heldout_split)
-    batches = [next(source) for _ in range(_HELDOUT_BATCHES_OF_AN_ITERATOR)]
-    return [jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)], [1.0]
-
-
-def _bytes_per_worker(candidate: Candidate, problem: Problem) -> int:
-    """Bytes of one worker's delta (or gradient) and of the floats in its model state."""
-
-    def params_and_state(key: jax.Array) -> PyTree:
-        family, _ = candidate.build(problem, {})
-        return family.task_fn(family.sample(key)).init_with_state(key)
-
-    leaves = jax.tree.leaves(jax.eval_shape(params_and_state, jax.random.PRNGKey(0)))
-    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in floats)
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        # Nearly equal parts, so that few programs are compiled for all.
+        length = math.ceil((end - start) / math.ceil((end - start) / fitting))
+        for first_round in range(start, end, length):
+            taken += rounds(min(length, end - first_round) - len(taken))
+            yield first_round, jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *taken)
+            taken = []

@@ -28,6 +28,7 @@ __all__ = ["Checkpoints", "Restored"]
 PyTree = Any
 
 _DIGEST = "sha256"
+_EMPTY = "empty"
 _BYTES_PER_ARRAY = 1024
 _UNFINISHED = ("*orbax-checkpoint-tmp*", ".removed-*")
 
@@ -97,6 +98,10 @@ class Checkpoints:
         # Copies: on a CPU an array of JAX and its view in NumPy share memory.
         leaves = {path: np.array(leaf) for path, leaf in _named_leaves(state)}
         info = {**info, _DIGEST: _digest(leaves, info)}
+        # Orbax refuses arrays of size zero, which some optimizers have in their state.
+        empty = {name: leaf for name, leaf in leaves.items() if not leaf.size}
+        info[_EMPTY] = {name: [leaf.shape, leaf.dtype.str] for name, leaf in empty.items()}
+        leaves = {name: leaf for name, leaf in leaves.items() if leaf.size}
         self.wait()
         with self._saving(f"the checkpoint of meta-step {meta_step}"):
             self._check_room(leaves)
@@ -173,6 +178,8 @@ class Checkpoints:
         )
         leaves = {name: np.asarray(leaf) for name, leaf in dict(restored["state"]).items()}
         info = dict(restored["info"])
+        for name, (shape, dtype) in info.pop(_EMPTY, {}).items():
+            leaves[name] = np.zeros(shape, dtype)
         if info.pop(_DIGEST) != _digest(leaves, info):
             raise ValueError("its content is not what was saved")
         return leaves, info

@@ -15,7 +15,7 @@ import numpy as np
 
 from comm_lopt import upstream
 from comm_lopt.atomic import locked
-from comm_lopt.checks import require_at_least_one
+from comm_lopt.checks import require_at_least_one, require_same_workers
 from comm_lopt.data.as_arguments import data_as_arguments
 from comm_lopt.data.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
@@ -24,7 +24,7 @@ from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import WatchedEstimator
 from comm_lopt.meta_train.run import Run, RunParts
 from comm_lopt.meta_train.stop_signals import StopSignals
-from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
+from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 
 __all__ = ["check_fit", "meta_train"]
@@ -35,21 +35,17 @@ _CHECKPOINTS = "checkpoints"
 
 
 def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOptimizer) -> None:
-    """Raises ValueError if the optimizer needs worker deltas that the family does not give."""
+    """Raises ValueError unless the family hands on what the optimizer needs of its workers."""
     if not isinstance(learned_opt, GlobalLearnedOptimizer) or not learned_opt.needs_worker_deltas:
         return
-    gives = isinstance(task_family, LocalSGDTaskFamily) and task_family.worker_deltas
-    if not gives:
+    if not isinstance(task_family, LocalSGDTaskFamily) or not task_family.worker_deltas:
         raise ValueError(
             f"{learned_opt.name} needs each worker's delta and the task family "
             f"{task_family.name} gives none; set LocalSGDTaskFamily.worker_deltas = True."
         )
-    if task_family.num_workers != learned_opt.num_workers:
-        raise ValueError(
-            f"{learned_opt.name}.num_workers={learned_opt.num_workers} and "
-            f"LocalSGDTaskFamily.num_workers={task_family.num_workers}: K is part of theta's "
-            "shape, so both must be the same number."
-        )
+    require_same_workers(learned_opt.name, learned_opt.num_workers, task_family.num_workers)
+    if task_family.participation is not None:
+        learned_opt.require_no_absence()
 
 
 @gin.configurable(module="comm_lopt")
@@ -64,7 +60,6 @@ def meta_train(
     max_skipped_in_a_row: int = 10,
     resume: bool = False,
     progress: bool = True,
-    local_learning_rate: float | None = None,
 ) -> tuple[upstream.LearnedOptimizer, PyTree]:
     """Meta-trains the learned optimizer that gin's bindings describe.
 
@@ -92,7 +87,6 @@ def meta_train(
         applied; so many in a row end the run.
       resume: go on from the newest checkpoint in `train_log_dir`, if there is a run.
       progress: show a progress bar.
-      local_learning_rate: γ, for theta's header; that of `local_sgd`'s binding if None.
 
     Returns:
       The learned optimizer and its theta.
@@ -129,10 +123,7 @@ def meta_train(
         check_fit(family, learned_opt)
         _tell_parts(family, progress)
         reseed(family.datasets, seed, number)
-    parts = RunParts(
-        folder, learner, estimators, families, learned_opt, seed, num_meta_steps,
-        local_learning_rate,
-    )  # fmt: skip
+    parts = RunParts(folder, learner, estimators, families, learned_opt, seed, num_meta_steps)
     with _alone_in(folder), StopSignals() as stop, contextlib.ExitStack() as stack:
         _refuse_another_run(folder, resume)
         stack.enter_context(data_as_arguments())

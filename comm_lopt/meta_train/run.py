@@ -18,6 +18,7 @@ import optax
 from comm_lopt import upstream
 from comm_lopt.atomic import remove_leftovers, replacing
 from comm_lopt.data.positions import positions, restore_positions
+from comm_lopt.hyperparameters import plain
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.meta_train.log import METRICS_FILE, SKIPPED_FILE, MetaTrainLog
@@ -30,6 +31,7 @@ from comm_lopt.meta_train.not_finite import (
 from comm_lopt.meta_train.progress import Progress
 from comm_lopt.meta_train.settings import require_same_settings, run_settings
 from comm_lopt.meta_train.stop_signals import StopSignals
+from comm_lopt.tasks.local_optimizers import local_optimizer_name
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.theta import FILE_NAME, save_theta
 from comm_lopt.versions import versions
@@ -54,7 +56,6 @@ class RunParts:
       learned_opt: the optimizer that is meta-trained.
       seed: of the run.
       num_meta_steps: of the whole run.
-      local_learning_rate: γ, for theta's header.
     """
 
     folder: pathlib.Path
@@ -64,7 +65,6 @@ class RunParts:
     learned_opt: upstream.LearnedOptimizer
     seed: int
     num_meta_steps: int
-    local_learning_rate: float | None
 
 
 class _State(NamedTuple):
@@ -219,7 +219,7 @@ class Run:
 
     def _write_theta(self) -> None:
         parts, meta_step = self._parts, self.progress.meta_step
-        trained_on = _trained_on(parts.families, meta_step, parts.local_learning_rate)
+        trained_on = _trained_on(parts.families, meta_step)
         save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, trained_on)
         if meta_step == self.progress.best_meta_step:
             save_theta(parts.folder / _BEST_THETA, parts.learned_opt, self.theta, trained_on)
@@ -270,14 +270,23 @@ class Run:
         )
 
 
-def _trained_on(
-    families: Sequence[upstream.TaskFamily], meta_steps: int, local_learning_rate: float | None
-) -> dict[str, Any]:
-    tasks = dict.fromkeys(getattr(family, "inner", family).name for family in families)
-    known: dict[str, Any] = {"task": ", ".join(tasks), "meta_steps": meta_steps}
-    family = families[0]
-    if isinstance(family, LocalSGDTaskFamily):
-        known["num_workers"] = family.num_workers
-        known["num_local_steps"] = family.num_local_steps
-        known["local_learning_rate"] = local_learning_rate
-    return known
+def _trained_on(families: Sequence[upstream.TaskFamily], meta_steps: int) -> dict[str, Any]:
+    """What theta's header says of its training: each family, and what is the same for all."""
+    told: list[dict[str, Any]] = []
+    for family in families:
+        one: dict[str, Any] = {"task": getattr(family, "inner", family).name}
+        if isinstance(family, LocalSGDTaskFamily):
+            rate = family.local_learning_rate
+            one |= {
+                "num_workers": family.num_workers,
+                "num_local_steps": family.num_local_steps,
+                "local_optimizer": local_optimizer_name(family.local_opt),
+                "local_learning_rate": list(rate) if isinstance(rate, tuple) else plain(rate),
+            }
+        if one not in told:
+            told.append(one)
+    same = {n: v for n, v in told[0].items() if all(one.get(n) == v for one in told)}
+    if isinstance(same.get("local_learning_rate"), list):
+        del same["local_learning_rate"]
+    tasks = ", ".join(dict.fromkeys(one["task"] for one in told))
+    return {**same, "task": tasks, "meta_steps": meta_steps, "families": told}

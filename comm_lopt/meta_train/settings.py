@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
-import gin
 import jax
 
 from comm_lopt import upstream
 from comm_lopt.data.datasets import ExampleDatasets
 from comm_lopt.data.sources import SOURCES
 from comm_lopt.meta_train.errors import ResumeError
-from comm_lopt.optimizers.learned import GlobalLearnedOptimizer
+from comm_lopt.operative import operative_settings
+from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 
 __all__ = ["HARMLESS", "require_same_settings", "run_settings"]
 
@@ -51,6 +50,14 @@ _JAX_OPTIONS = (
 )
 
 _SHOWN = 20
+# What a family of rounds was given, by gin or without it.
+_OF_ROUNDS = (
+    "num_workers",
+    "num_local_steps",
+    "local_learning_rate",
+    "local_state_persists",
+    "participation",
+)
 
 
 def run_settings(
@@ -69,24 +76,18 @@ def run_settings(
       families: one for each gradient estimator.
       learned_opt: the optimizer.
     """
-    settings = {}
-    # A long value goes on in lines that are indented.
-    for binding in re.split(r"\n(?![ \n#]|$)", "\n" + gin.operative_config_str()):
-        name, equals, value = binding.partition(" = ")
-        if equals:
-            value = re.sub(r"\n#.*", "", value)
-            settings[name] = re.sub(r"\s*\\?\n\s*", " ", value).strip(" \\")
+    settings = operative_settings()
     settings["seed"] = str(seed)
     for number, family in enumerate(families):
         settings[f"task_families[{number}]"] = family.name
-        for size in ("num_workers", "num_local_steps"):
+        for size in _OF_ROUNDS:
             if hasattr(family, size):
                 settings[f"task_families[{number}].{size}"] = str(getattr(family, size))
         datasets = getattr(family, "inner", family).datasets
         if isinstance(datasets, ExampleDatasets):
             settings[f"task_families[{number}].data"] = datasets.digest
     settings["num_task_families"] = str(len(families))
-    settings["optimizer"] = learned_opt.name
+    settings["optimizer"] = type(learned_opt).__name__
     if isinstance(learned_opt, GlobalLearnedOptimizer):
         hparams = learned_opt.hparams().items()
         settings |= {f"optimizer.{name}": repr(value) for name, value in hparams}

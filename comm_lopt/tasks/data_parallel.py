@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
-from comm_lopt.tasks.local_round import mean_over_workers
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, over_batches
-from comm_lopt.upstream import Task
+from comm_lopt.tasks.local_round import RoundOutput
+from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
+from comm_lopt.tasks.union import union_gradient
 
 __all__ = ["DataParallelTaskFamily"]
 
@@ -18,22 +16,27 @@ PyTree = Any
 
 
 class DataParallelTask(LocalSGDTask):
-    """One data-parallel step: the gradient is that of the loss on all K·H·B examples."""
+    """One data-parallel step: loss and gradient are those of all K·H·B examples.
 
-    def loss_with_state(
-        self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
-    ) -> tuple[jax.Array, PyTree]:
-        """Returns the loss over the union of the K·H batches, and the averaged model state.
+    `data` has the same [K, H, ...] form as for local SGD, so that both see the same examples a
+    round.
+    """
 
-        The gradient with respect to `params` is the ordinary one. `data` has the same
-        [K, H, ...] form as for local SGD, so that both see the same examples a round.
-        """
-
-        def one_batch(batch_key: jax.Array, batch: PyTree) -> tuple[jax.Array, PyTree]:
-            return self.inner.loss_with_state(params, state, batch_key, batch)
-
-        losses, states = over_batches(one_batch, key, data, self._family.batches_per_round)
-        return jnp.mean(losses), mean_over_workers(states)
+    def _local_round(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        weights: jax.Array | None,
+        opt_states: PyTree,
+    ) -> RoundOutput:
+        del opt_states
+        family = self._family
+        return union_gradient(
+            self.inner, params, model_state, key, data, family.num_workers,
+            family.num_local_steps, weights,
+        )  # fmt: skip
 
 
 class DataParallelTaskFamily(LocalSGDTaskFamily):
@@ -42,22 +45,19 @@ class DataParallelTaskFamily(LocalSGDTaskFamily):
     Each communication exchanges gradients instead of weight changes: the workers spend the
     K·H batches of a round on one large batch, at the weights they all share. No local
     optimizer takes part.
+
+    Raises:
+      ValueError: worker deltas or lasting local states are asked for, which there are none of.
     """
 
-    @classmethod
-    def of(cls, family: LocalSGDTaskFamily) -> DataParallelTaskFamily:
-        """The data-parallel twin of `family`: same inner family, K, H and batches."""
-        return cls(
-            family.inner,
-            family.num_workers,
-            family.num_local_steps,
-            family.local_opt,
-            partition=family.partition,
-        )
+    kind = "DataParallel"
+    task_class = DataParallelTask
 
-    @property
-    def name(self) -> str:
-        return f"DataParallel_{self.inner.name}"
-
-    def _task(self, inner: Task, local_opt: optax.GradientTransformation) -> DataParallelTask:
-        return DataParallelTask(self, inner, local_opt)
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.worker_deltas or self.local_state_persists:
+            raise ValueError(
+                "data-parallel workers take no local steps, so that there are no worker deltas or "
+                "local optimizer states to hand on; leave worker_deltas and local_state_persists "
+                "False, or use LocalSGDTaskFamily."
+            )

@@ -9,38 +9,48 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import drjax
 import jax
+import jax.interpreters.pxla
 import jax.numpy as jnp
 import optax
 from jax.experimental import checkify
 
+from comm_lopt.precision import widened
 from comm_lopt.upstream import Task
 
-__all__ = ["WORKER_AXIS", "RoundOutput", "local_round", "mean_over_workers"]
+__all__ = ["WORKER_AXIS", "RoundOutput", "local_round", "mean_over_workers", "weighted_mean"]
 
 PyTree = Any
 
 WORKER_AXIS = "workers"
+# Beyond so many workers the sum over them is no longer written out term by term.
+_MOST_TERMS = 64
 
 
 class RoundOutput(NamedTuple):
     """What comes back from one local round.
 
     Attributes:
+      loss: the training loss, mean over local steps and (weighted) over workers.
       losses: [K, H], training loss of each local step, before that step is taken.
-      delta: like the parameters; Δ = weights before − weights after, mean over workers.
-      worker_deltas: like the parameters with a leading K; before − after of each worker.
+      delta: like the parameters, of at least float32; Δ = weights before the round − weights
+        after it, the (weighted) mean over workers of the differences.
+      worker_deltas: like `delta` with a leading K; before − after of each worker.
       model_state: like the model state; floats averaged over workers, integers kept.
+      local_opt_states: [K, ...], the local optimizer's state of each worker.
     """
 
+    loss: jax.Array
     losses: jax.Array
     delta: PyTree
     worker_deltas: PyTree
     model_state: PyTree
+    local_opt_states: PyTree
 
 
 def local_round(
@@ -52,6 +62,8 @@ def local_round(
     local_opt: optax.GradientTransformation,
     num_workers: int,
     num_local_steps: int,
+    weights: jax.Array | None = None,
+    local_opt_states: PyTree = None,
 ) -> RoundOutput:
     """Runs H local steps on each of K workers, all from the same weights.
 
@@ -59,9 +71,9 @@ def local_round(
 
       g = ∇ loss(W_h; batch[k, h]),   W_{h+1} = W_h + local_opt(g),
 
-    and Δ_k = W_0 − W_H. The local optimizer's state is fresh each round. Every worker and
-    every local step has its own random key. The steps are scanned, so that compile time does
-    not depend on H. (Joseph et al. 2025, algorithm 1, lines 3 to 9.)
+    Δ_k = W_0 − W_H, and Δ = Σ_k w_k Δ_k / Σ_k w_k. Every worker and every local step has its own
+    random key. The steps are scanned, so that compile time does not depend on H. (Joseph et al.
+    2025, algorithm 1, lines 3 to 9.)
 
     Args:
       task: gives `loss_with_state`.
@@ -72,14 +84,21 @@ def local_round(
       local_opt: optimizer of the local steps.
       num_workers: K.
       num_local_steps: H.
+      weights: w, [K], not negative: 0 for a worker that is absent, whose local optimizer state
+        stays as it was; the numbers of examples for FedAvg; None for the plain mean. If all are 0
+        nothing changes: Δ is 0.
+      local_opt_states: [K, ...], states of the local optimizer that were kept from the round
+        before; None starts it afresh.
 
     Returns:
-      The round's losses, Δ, worker deltas and new model state.
+      The round's losses, Δ, worker deltas, new model state and local optimizer states.
 
     Raises:
-      ValueError: a leaf of `batches` does not begin with [K, H].
+      ValueError: a leaf of `batches` does not begin with [K, H], or workers cannot be divided
+        among the devices of the mesh.
     """
     _check_batches(batches, num_workers, num_local_steps)
+    mesh = _mesh_for(num_workers)
     keys = jax.random.split(key, (num_workers, num_local_steps))
     loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
 
@@ -90,40 +109,76 @@ def local_round(
         updates, opt_state = local_opt.update(grads, opt_state, weights)
         return (optax.apply_updates(weights, updates), state, opt_state), loss
 
-    def one_worker(worker_keys: jax.Array, worker_batches: PyTree) -> tuple:
-        start = (params, model_state, local_opt.init(params))
+    def one_worker(worker_keys: jax.Array, worker_batches: PyTree, opt_state: PyTree) -> tuple:
+        start = (params, model_state, local_opt.init(params) if opt_state is None else opt_state)
         # The optimizer may promote a weakly typed leaf; a scan's carry may not change type.
         first = jax.tree.map(lambda leaf: leaf[0], (worker_keys, worker_batches))
         types = jax.eval_shape(local_step, start, first)[0]
         start = jax.tree.map(lambda leaf, t: jnp.asarray(leaf, t.dtype), start, types)
-        (weights, state, _), losses = jax.lax.scan(local_step, start, (worker_keys, worker_batches))
-        return losses, weights, state
+        end, losses = jax.lax.scan(local_step, start, (worker_keys, worker_batches))
+        return losses, *end
+
+    def difference(before: jax.Array, after: jax.Array) -> jax.Array:
+        return widened(before)[None] - widened(after)
 
     @drjax.program(placements={WORKER_AXIS: num_workers})
-    def all_workers(keys: jax.Array, batches: PyTree) -> RoundOutput:
+    def all_workers(keys: jax.Array, batches: PyTree, opt_states: PyTree) -> RoundOutput:
         # Without a mesh of ours DrJAX looks for one in a deprecated corner of JAX.
-        mesh = jax.sharding.get_abstract_mesh()
-        losses, weights, states = drjax.map_fn(one_worker, (keys, batches), mesh=mesh)
-        # XLA's CPU backend takes the mean of differences eight times slower than of weights.
-        delta = jax.tree.map(jnp.subtract, params, drjax.reduce_mean(weights))
-        deltas = jax.tree.map(lambda before, after: before[None] - after, params, weights)
-        return RoundOutput(losses, delta, deltas, mean_over_workers(states))
+        out = drjax.map_fn(one_worker, (keys, batches, opt_states), mesh=mesh)
+        losses, after, states, opt_states_after = out
+        deltas = jax.tree.map(difference, params, after)
+        delta = jax.tree.map(lambda d: weighted_mean(d, weights), deltas)
+        return RoundOutput(
+            mean_over_workers(jnp.mean(losses, axis=1), weights),
+            losses,
+            delta,
+            deltas,
+            mean_over_workers(states, weights),
+            _of_those_there(opt_states, opt_states_after, weights),
+        )
 
     with _no_mesh_is_no_warning():
-        return all_workers(keys, batches)
+        return all_workers(keys, batches, local_opt_states)
 
 
-def mean_over_workers(states: PyTree) -> PyTree:
+def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
+    """Σ_k w_k x_k / Σ_k w_k over the leading axis; 0 if all weights are 0.
+
+    Args:
+      values: x, [K, ...].
+      weights: w, [K]; None for the plain mean.
+    """
+    count = len(values)
+    if weights is None:
+        shares: Any = [jnp.asarray(1 / count, values.dtype)] * count
+    else:
+        weights = weights.astype(values.dtype)
+        total = jnp.sum(weights)
+        shares = weights / jnp.where(total > 0, total, 1)
+    if jax.sharding.get_abstract_mesh().empty and count <= _MOST_TERMS:
+        # XLA's CPU backend sums terms that are written out eight times faster than along an axis.
+        return sum(share * value for share, value in zip(shares, values, strict=True))
+    shares = jnp.stack(list(shares)) if weights is None else shares
+    return jnp.sum(shares.reshape(-1, *[1] * (values.ndim - 1)) * values, axis=0)
+
+
+def mean_over_workers(states: PyTree, weights: jax.Array | None = None) -> PyTree:
     """Averages the leaves of [K, ...] model states; integer leaves must agree and are kept.
 
     Integer leaves (step counters and the like) have no meaningful average. They are taken
     from the first worker; that all agree is a `checkify.debug_check`, which costs nothing
     unless the caller asks for it with `checkify.checkify`.
+
+    Args:
+      states: leaves [K, ...].
+      weights: [K]; see `weighted_mean`. If all are 0, the plain mean is taken.
     """
+    if weights is not None:
+        weights = jnp.where(jnp.any(weights > 0), weights, jnp.ones_like(weights))
 
     def merge(leaf: jax.Array) -> jax.Array:
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return jnp.mean(leaf, axis=0)
+            return weighted_mean(leaf, weights)
         checkify.debug_check(
             jnp.all(leaf == leaf[:1]),
             "workers disagree on an integer leaf of the model state; make it a float, "
@@ -134,6 +189,33 @@ def mean_over_workers(states: PyTree) -> PyTree:
     return jax.tree.map(merge, states)
 
 
+def _of_those_there(before: PyTree, after: PyTree, weights: jax.Array | None) -> PyTree:
+    """Local optimizer states [K, ...]: an absent worker's is the one from before the round."""
+    if before is None or weights is None:
+        return after
+
+    def choose(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where((weights > 0).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, before, after)
+
+
+def _mesh_for(num_workers: int) -> Any:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty and _in_old_mesh():
+        raise ValueError(
+            "local_round is called inside `with mesh:`, which JAX no longer looks at, so that all "
+            "workers would run on one device; write `with jax.set_mesh(mesh):`."
+        )
+    if WORKER_AXIS in mesh.axis_names and num_workers % mesh.shape[WORKER_AXIS]:
+        raise ValueError(
+            f"num_workers={num_workers} cannot be divided among the {mesh.shape[WORKER_AXIS]} "
+            f"devices along the mesh's axis {WORKER_AXIS!r}; take a multiple of them, or a mesh "
+            "whose axis divides num_workers."
+        )
+    return mesh
+
+
 def _check_batches(batches: PyTree, num_workers: int, num_local_steps: int) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(batches):
         if leaf.shape[:2] != (num_workers, num_local_steps):
@@ -142,6 +224,14 @@ def _check_batches(batches: PyTree, num_workers: int, num_local_steps: int) -> N
                 f"[K, H] = [{num_workers}, {num_local_steps}]; take batches from the wrapped "
                 "task family's own `datasets`, or stack K x H of the inner ones."
             )
+
+
+def _in_old_mesh() -> bool:
+    """Whether a mesh was entered in the way that JAX has deprecated, as far as it still tells."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        resources = getattr(jax.interpreters.pxla, "thread_resources", None)
+    return resources is not None and not resources.env.physical_mesh.empty
 
 
 @contextlib.contextmanager

@@ -2,66 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import gin
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from comm_lopt.checks import require_at_least_one
 from comm_lopt.data.partition import Partition
+from comm_lopt.data.positions import part_sizes
 from comm_lopt.data.rounds import round_datasets
-from comm_lopt.round_state import RoundState
+from comm_lopt.round_state import RoundState, model_state_of, round_state
+from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gradient
 from comm_lopt.tasks.local_optimizers import local_sgd
-from comm_lopt.tasks.local_round import local_round
+from comm_lopt.tasks.local_round import RoundOutput, local_round
+from comm_lopt.tasks.round_settings import (
+    LocalOptimizer,
+    built_local_opt,
+    checked_participation,
+    checked_rate,
+)
+from comm_lopt.tasks.union import evaluate_round
 from comm_lopt.upstream import Datasets, Task, TaskFamily
 
-__all__ = ["LocalSGDTask", "LocalSGDTaskFamily", "over_batches"]
+__all__ = ["LocalSGDTask", "LocalSGDTaskFamily"]
 
 PyTree = Any
-
-
-@jax.custom_vjp
-def _with_gradient(params: PyTree, value: jax.Array, gradient: PyTree) -> jax.Array:
-    """Returns `value`, with `gradient` as its gradient with respect to `params`."""
-    del params, gradient
-    return value
-
-
-def _with_gradient_forward(params: PyTree, value: jax.Array, gradient: PyTree) -> tuple:
-    del params
-    return value, gradient
-
-
-def _with_gradient_backward(gradient: PyTree, cotangent: jax.Array) -> tuple:
-    scaled = jax.tree.map(lambda g: g * cotangent.astype(g.dtype), gradient)
-    return scaled, None, None
-
-
-_with_gradient.defvjp(_with_gradient_forward, _with_gradient_backward)
-
-
-def over_batches(
-    function: Callable[[jax.Array, PyTree], PyTree],
-    key: jax.Array,
-    batches: PyTree,
-    num_batches: int,
-) -> PyTree:
-    """Applies a function of (key, batch) to all K·H batches of a round.
-
-    Args:
-      function: of a random key and a batch of the inner task.
-      key: random key, split over the batches.
-      batches: tree of arrays [K, H, ...].
-      num_batches: K·H.
-
-    Returns:
-      What the function returns, with a leading K·H.
-    """
-    flat = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), batches)
-    return jax.vmap(function)(jax.random.split(key, num_batches), flat)
 
 
 class LocalSGDTask(Task):
@@ -70,8 +39,10 @@ class LocalSGDTask(Task):
     The loss is the mean training loss over the K·H local steps; its gradient with respect to
     the parameters is the pseudo-gradient Δ (before − after, mean over workers), not the
     derivative of that mean. Whatever descends on gradients therefore descends on Δ. Meta-
-    gradients by differentiating *through* the round are not defined by this; PES and ES, which
-    only look at losses, are what the family is for.
+    gradients by differentiating *through* the round are not defined by this, and refused; PES and
+    ES, which only look at losses, are what the family is for.
+
+    Model state is the inner task's, or a `RoundState` where more is carried.
     """
 
     def __init__(
@@ -84,13 +55,21 @@ class LocalSGDTask(Task):
 
     @property
     def name(self) -> str:
-        return f"LocalSGD_{self.inner.name}"
+        return f"{self._family.kind}_{self.inner.name}"
+
+    @property
+    def num_local_optimizers(self) -> int:
+        """How many local optimizers there are: K."""
+        return self._family.num_workers
 
     def init(self, key: jax.Array) -> PyTree:
         return self.inner.init(key)
 
     def init_with_state(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        return self.inner.init_with_state(key)
+        params, state = self.inner.init_with_state(key)
+        if not self._family.local_state_persists:
+            return params, state
+        return params, RoundState(state, local_opt_states=self._new_local_opt_states(params))
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
         return self.inner.normalizer(loss)
@@ -111,25 +90,18 @@ class LocalSGDTask(Task):
           data: tree of arrays [K, H, ...].
 
         Returns:
-          mean over the K·H local steps of the training loss, with gradient Δ; and the new
-          model state, inside a `RoundState` when the family has `worker_deltas=True`.
+          mean over the K·H local steps of the training loss, weighted as the workers are, with
+          gradient Δ; and the new model state, inside a `RoundState` where the family hands on
+          worker deltas, weights or local optimizer states.
+
+        Raises:
+          NotImplementedError: the round is differentiated through.
         """
-        family = self._family
-        fixed = jax.lax.stop_gradient(params)
-        out = local_round(
-            self.inner,
-            fixed,
-            state,
-            key,
-            data,
-            self.local_opt,
-            family.num_workers,
-            family.num_local_steps,
-        )
-        loss = _with_gradient(params, jnp.mean(out.losses), out.delta)
-        if family.worker_deltas:
-            return loss, RoundState(out.model_state, out.worker_deltas)
-        return loss, out.model_state
+
+        def train(params: PyTree, rest: tuple) -> tuple[Evaluated, PyTree]:
+            return self._round(once_differentiable(params), *rest)
+
+        return with_gradient(lambda *given: train(*given)[0], train, params, (state, key, data))
 
     def loss_and_aux(
         self, params: PyTree, key: jax.Array, data: PyTree
@@ -141,22 +113,78 @@ class LocalSGDTask(Task):
     def loss_with_state_and_aux(
         self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[jax.Array, PyTree, PyTree]:
-        """Evaluates: the inner task's loss at `params` over all K·H·B examples.
+        """Evaluates; differentiated, it is the round that `loss_with_state` runs.
 
-        No local step is taken and the model state comes back as it was, so that upstream's
-        held-out meta-objective measures the weights that the global optimizer produced.
+        Where its value alone is asked for, no local step is taken and the model state comes back
+        as it was, so that upstream's held-out meta-objective measures the weights that the global
+        rule produced: the inner task's loss at `params` over all K·H·B examples. Upstream also
+        trains through this call (FullES, reparametrised tasks).
 
         Returns:
-          mean loss, `state` unchanged, mean of each auxiliary value.
+          mean loss, `state` (unchanged if evaluated), mean of each auxiliary value at `params`.
         """
 
-        def one_batch(batch_key: jax.Array, batch: PyTree) -> tuple[jax.Array, PyTree]:
-            loss, _, aux = self.inner.loss_with_state_and_aux(params, state, batch_key, batch)
-            return loss, aux
+        def evaluate(params: PyTree, rest: tuple) -> Evaluated:
+            state, key, data = rest
+            family, model_state = self._family, model_state_of(state)
+            loss, aux = evaluate_round(
+                self.inner, params, model_state, key, data, family.num_workers,
+                family.num_local_steps,
+            )  # fmt: skip
+            return loss, (state, aux)
 
-        out = over_batches(one_batch, key, data, self._family.batches_per_round)
-        loss, aux = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), out)
+        def train(params: PyTree, rest: tuple) -> tuple[Evaluated, PyTree]:
+            (loss, state), gradient = self._round(once_differentiable(params), *rest)
+            _, (_, aux) = evaluate(params, rest)
+            return (loss, (state, aux)), gradient
+
+        loss, (state, aux) = with_gradient(evaluate, train, params, (state, key, data))
         return loss, state, aux
+
+    def _new_local_opt_states(self, params: PyTree) -> PyTree:
+        count = self.num_local_optimizers
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(jnp.asarray(leaf), (count, *jnp.shape(leaf))),
+            self.local_opt.init(params),
+        )
+
+    def _round(
+        self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
+    ) -> tuple[Evaluated, PyTree]:
+        """((loss, new state), gradient) of a round."""
+        family, carried = self._family, round_state(state)
+        weights_key, round_key = key, key
+        if family.participation is not None:
+            weights_key, round_key = jax.random.split(key)
+        weights = family.worker_weights(weights_key)
+        opt_states = carried.local_opt_states
+        if family.local_state_persists and opt_states is None:
+            opt_states = self._new_local_opt_states(params)
+        out = self._local_round(params, carried.model_state, round_key, data, weights, opt_states)
+        new_state = RoundState(
+            out.model_state,
+            out.worker_deltas if family.worker_deltas else None,
+            weights if family.participation is not None else None,
+            out.local_opt_states if family.local_state_persists else None,
+        )
+        if all(part is None for part in new_state[1:]):
+            new_state = new_state.model_state
+        return (out.loss, new_state), out.delta
+
+    def _local_round(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        weights: jax.Array | None,
+        opt_states: PyTree,
+    ) -> RoundOutput:
+        family = self._family
+        return local_round(
+            self.inner, params, model_state, key, data, self.local_opt, family.num_workers,
+            family.num_local_steps, weights, opt_states,
+        )  # fmt: skip
 
 
 @gin.configurable(module="comm_lopt")
@@ -167,43 +195,45 @@ class LocalSGDTaskFamily(TaskFamily):
       task_family: any upstream task family; its batches may have any structure.
       num_workers: K.
       num_local_steps: H.
-      local_opt: optimizer of the local steps; `local_sgd()` with its gin bindings if None.
-      worker_deltas: also hand the K worker deltas to the optimizer (LAgg needs them), through
-        the model state; see `RoundState`.
+      local_opt: makes the optimizer of the local steps from a `learning_rate`, such as
+        `local_sgd` or `optax.adamw`; or an optax transformation as it is.
+      local_learning_rate: γ; that of `local_opt`, by its gin binding or default, if None. Given
+        as (smallest, largest), each task draws its own, log-uniformly.
+      local_state_persists: whether each worker keeps its local optimizer state from round to
+        round, as DiLoCo's do; otherwise it begins afresh.
+      worker_deltas: also hand the K worker deltas to the rule (LAgg needs them), through the
+        model state; see `RoundState`.
       partition: divides the training examples among the workers, such as `DirichletParts(0.1)`;
-        None lets every worker draw from all of them (the paper's setting).
-      local_learning_rates: smallest and largest γ; each task then draws its own, log-uniformly,
-        and takes its local steps with `local_sgd(γ)` and its other gin bindings.
+        the workers then count by their numbers of examples, as in FedAvg. None lets every worker
+        draw from all of them (the paper's setting).
+      participation: how many workers take part in a round, drawn anew each round: a count from 1
+        to K, or a fraction of K between 0 and 1; None: all.
 
     Raises:
-      ValueError: K or H below 1, a worker's part smaller than a batch, rates that are no range
-        above 0, or rates beside a `local_opt`.
-      TypeError: `task_family` is no `TaskFamily`, or `local_opt` no optax transformation.
+      ValueError: K or H below 1, a worker's part smaller than a batch, a range that is none above
+        0, a rate beside an optax transformation, or more workers taking part than there are.
+      TypeError: `task_family` is no `TaskFamily`, or `local_opt` makes no optax transformation.
     """
+
+    kind: ClassVar[str] = "LocalSGD"
+    task_class: ClassVar[type[LocalSGDTask]] = LocalSGDTask
 
     def __init__(
         self,
         task_family: TaskFamily,
         num_workers: int = 8,
         num_local_steps: int = 4,
-        local_opt: optax.GradientTransformation | None = None,
+        local_opt: LocalOptimizer = local_sgd,
+        local_learning_rate: float | Sequence[float] | None = None,
+        local_state_persists: bool = False,
         worker_deltas: bool = False,
         partition: Partition | None = None,
-        local_learning_rates: Sequence[float] | None = None,
+        participation: float | None = None,
     ):
         if not isinstance(task_family, TaskFamily):
             raise TypeError(
                 f"task_family={task_family!r} is not a TaskFamily; turn a single Task into one "
                 "with learned_optimization.tasks.base.single_task_to_family(task)."
-            )
-        if local_learning_rates is not None:
-            _check_rates(local_learning_rates, local_opt)
-        if local_opt is None:
-            local_opt = local_sgd()
-        if not isinstance(local_opt, optax.GradientTransformation):
-            raise TypeError(
-                f"local_opt={local_opt!r} is not an optax.GradientTransformation; pass "
-                "comm_lopt.local_sgd(learning_rate) or any optax optimizer."
             )
         self.inner = task_family
         self.num_workers = require_at_least_one("num_workers", num_workers, "workers")
@@ -211,49 +241,48 @@ class LocalSGDTaskFamily(TaskFamily):
             "num_local_steps", num_local_steps, "local steps"
         )
         self.local_opt = local_opt
+        self.local_learning_rate = checked_rate(local_opt, local_learning_rate)
+        self.local_state_persists = local_state_persists
         self.worker_deltas = worker_deltas
         self.partition = partition
-        self.local_learning_rates = local_learning_rates
+        self.participation = checked_participation(participation, self.num_workers)
         self.datasets: Datasets | None = round_datasets(
             task_family.datasets, self.num_workers, self.num_local_steps, partition
         )
+        sizes = part_sizes(self.datasets)
+        self._part_sizes = None if sizes is None else np.asarray(sizes, np.float32)
 
     @property
     def name(self) -> str:
-        return f"LocalSGD_{self.inner.name}"
+        return f"{self.kind}_{self.inner.name}"
 
-    @property
-    def batches_per_round(self) -> int:
-        """K·H."""
-        return self.num_workers * self.num_local_steps
+    def worker_weights(self, key: jax.Array) -> jax.Array | None:
+        """Weights of the workers in a round, [K], or None if all count the same.
+
+        Args:
+          key: random key, with which those who take part are drawn.
+        """
+        if self._part_sizes is None and self.participation is None:
+            return None
+        sizes = np.ones(self.num_workers, np.float32)
+        weights = jnp.asarray(sizes if self._part_sizes is None else self._part_sizes)
+        if self.participation is None:
+            return weights
+        place = jax.random.permutation(key, self.num_workers)
+        return jnp.where(place < self.participation, weights, 0.0)
 
     def sample(self, key: jax.Array) -> PyTree:
         """Returns the inner family's configuration, with γ beside it if that is drawn."""
-        if self.local_learning_rates is None:
+        if not isinstance(self.local_learning_rate, tuple):
             return self.inner.sample(key)
         inner_key, rate_key = jax.random.split(key)
-        low, high = (jnp.log(jnp.float32(rate)) for rate in self.local_learning_rates)
+        low, high = (jnp.log(jnp.float32(rate)) for rate in self.local_learning_rate)
         rate = jnp.exp(jax.random.uniform(rate_key, (), jnp.float32, low, high))
         return {"inner": self.inner.sample(inner_key), "local_learning_rate": rate}
 
     def task_fn(self, cfg: PyTree) -> LocalSGDTask:
-        if self.local_learning_rates is None:
-            return self._task(self.inner.task_fn(cfg), self.local_opt)
-        local_opt = local_sgd(cfg["local_learning_rate"])
-        return self._task(self.inner.task_fn(cfg["inner"]), local_opt)
-
-    def _task(self, inner: Task, local_opt: optax.GradientTransformation) -> LocalSGDTask:
-        return LocalSGDTask(self, inner, local_opt)
-
-
-def _check_rates(rates: Sequence[float], local_opt: optax.GradientTransformation | None) -> None:
-    if local_opt is not None:
-        raise ValueError(
-            f"local_learning_rates={rates} beside a local_opt, which has a rate of its own; pass "
-            "one of the two."
-        )
-    if len(rates) != 2 or not 0 < rates[0] <= rates[1]:
-        raise ValueError(
-            f"local_learning_rates={rates} must be (smallest, largest), above 0; write for "
-            "example (0.1, 1.0)."
-        )
+        rate: Any = self.local_learning_rate
+        if isinstance(rate, tuple):
+            cfg, rate = cfg["inner"], cfg["local_learning_rate"]
+        local_opt = built_local_opt(self.local_opt, rate)
+        return self.task_class(self, self.inner.task_fn(cfg), local_opt)

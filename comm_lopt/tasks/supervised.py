@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.tasks.gradient_of import Evaluated, with_gradient
 from comm_lopt.tasks.networks.convolution import convolutions_for_device
 from comm_lopt.upstream import Task
 
@@ -32,7 +33,8 @@ class SupervisedTask(Task, abc.ABC):
 
     Training and evaluation differ: `loss` and `loss_with_state` train (BatchNorm uses the
     batch's statistics and updates its averages, dropout drops); `loss_and_aux` and
-    `loss_with_state_and_aux` evaluate (BatchNorm uses its averages, nothing is dropped).
+    `loss_with_state_and_aux` evaluate (BatchNorm uses its averages, nothing is dropped), unless
+    they are differentiated.
 
     Args:
       datasets: the data; `extra_info` has `num_classes`.
@@ -99,9 +101,25 @@ class SupervisedTask(Task, abc.ABC):
     def loss_with_state_and_aux(
         self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[jax.Array, PyTree, dict[str, jax.Array]]:
-        """Evaluates on the batch `data`: loss, the model state as it was, and `metrics`."""
-        loss, right, _ = self._evaluate(params, state, key, data, is_training=False)
-        return loss, state, self.metrics(loss, right)
+        """Evaluates on the batch `data`: loss, the model state as it was, and `metrics`.
+
+        Differentiated, it is `loss_with_state`, with the metrics of training: upstream's
+        reparametrised tasks train through this call.
+        """
+
+        def evaluate(params: PyTree, rest: tuple) -> Evaluated:
+            state, key, data = rest
+            loss, right, _ = self._evaluate(params, state, key, data, is_training=False)
+            return loss, (state, self.metrics(loss, right))
+
+        def training_loss(params: PyTree, rest: tuple) -> Evaluated:
+            state, key, data = rest
+            loss, right, state = self._evaluate(params, state, key, data, is_training=True)
+            return loss, (state, self.metrics(loss, right))
+
+        train = jax.value_and_grad(training_loss, has_aux=True)
+        loss, (state, metrics) = with_gradient(evaluate, train, params, (state, key, data))
+        return loss, state, metrics
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
         """Caps a loss at 1.5 times that of guessing, so that divergence has a finite price."""
@@ -114,5 +132,7 @@ class SupervisedTask(Task, abc.ABC):
         inputs, targets = self.inputs_and_targets(self.examples(data))
         logits, state = self._model.apply(params, state or {}, key, inputs, is_training)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        right = jnp.mean((jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32))
+        right = jnp.mean(
+            (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(jnp.float32)
+        )
         return jnp.mean(losses), right, state or None

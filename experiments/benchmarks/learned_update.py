@@ -107,7 +107,7 @@ def compare(shapes: Shapes, num_thetas: int | None, repetitions: int) -> dict[st
         "upstream": AdafacMLPLOpt(hidden_size=32),
         "LOptA": comm_lopt.LOptA(),
         "LAggA": comm_lopt.LAggA(num_workers=WORKERS),
-        "LOptA_plain": comm_lopt.LOptA(method="plain"),
+        "LOptA_plain": comm_lopt.LOptA(implementation="plain"),
     }
     functions, figures = {}, {}
     for name, learned_opt in optimizers.items():

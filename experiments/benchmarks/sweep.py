@@ -19,7 +19,8 @@ import timing
 from meta_step import STEPS, WORKERS, images, indexed_family
 
 from comm_lopt.meta_test import runs
-from comm_lopt.meta_test.problem import Problem, baseline
+from comm_lopt.meta_test.problem import Problem
+from comm_lopt.methods import hand_designed
 
 POINTS, SEEDS, ROUNDS = 12, (1, 2, 3, 4, 5), 5
 
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
     problem = Problem(indexed_family(images()), WORKERS, STEPS, num_rounds=ROUNDS)
-    candidate = baseline("LocalSGD")
+    candidate = hand_designed("LocalSGD")
     points = [{"local_learning_rate": float(r)} for r in np.geomspace(0.01, 1.0, POINTS)]
     ways = {
         "at_once": lambda: [runs.run(problem, candidate, SEEDS, points)],

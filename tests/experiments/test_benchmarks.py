@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 import comm_lopt
-from comm_lopt.meta_test.problem import Problem, baseline
+from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import run
+from comm_lopt.methods import hand_designed
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "benchmarks"
 
@@ -51,5 +52,5 @@ def test_small_sweep_compiles_each_function_once(benchmark, ordinary_promotion):
     points = [{"local_learning_rate": rate} for rate in (0.1, 0.2)]
     measured = sweep.Measured()
     for _ in range(2):  # The first time JAX compiles its own small functions as well.
-        measured.add(lambda: [run(problem, baseline("LocalSGD"), (1, 2, 3), points)])
+        measured.add(lambda: [run(problem, hand_designed("LocalSGD"), (1, 2, 3), points)])
     assert measured.programs == 3  # The start, the rounds, the evaluation.

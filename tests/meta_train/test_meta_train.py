@@ -40,13 +40,14 @@ def test_run_leaves_its_files_and_theta_moves(tmp_path):
     loaded_opt, loaded, trained_on = comm_lopt.load_theta(tmp_path / "run" / "theta")
     jax.tree.map(np.testing.assert_array_equal, loaded, theta)
     assert loaded_opt.hparams() == learned_opt.hparams()
-    assert trained_on == {
+    family = {
         "task": "digits_mlp",
-        "meta_steps": STEPS,
         "num_workers": 2,
         "num_local_steps": 2,
+        "local_optimizer": "local_sgd",
         "local_learning_rate": 0.5,
     }
+    assert trained_on == {**family, "meta_steps": STEPS, "families": [family]}
     assert "digits_datasets.batch_size = 4" in (tmp_path / "run" / "config.gin").read_text()
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
     start = learned_opt.init(jax.random.split(jax.random.PRNGKey(0), 4)[0])

@@ -20,7 +20,7 @@ def test_meta_testing_twice_gives_the_same_bits():
     def curves(seeds):
         datasets = comm_lopt.digits_datasets(batch_size=4)
         problem = meta_test.Problem(comm_lopt.digits_mlp(datasets=datasets), 2, 2, 6)
-        return meta_test.run(problem, meta_test.baseline("SlowMo"), seeds)
+        return meta_test.run(problem, meta_test.hand_designed("SlowMo"), seeds)
 
     one, other, another = curves([0, 1]), curves([0, 1]), curves([2, 3])
     np.testing.assert_array_equal(one.train_loss, other.train_loss)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from mutations import fuzz, json_bytes, mutated_bytes, mutated_json, nested
-from small_results import small_results
+from small_results import small_entry, small_results
 
 import comm_lopt
 from comm_lopt import meta_test
@@ -48,7 +48,8 @@ def theta_files(folder, count, rng):
     for name in ("LOptA", "LAggA", "LOpt", "LAgg"):
         learned_opt = comm_lopt.OPTIMIZERS[name].make(hidden_size=3)
         theta = learned_opt.init(jax.random.PRNGKey(0))
-        trained_on = {"task": "t", "num_workers": 8, "local_learning_rate": 0.5}
+        family = {"task": "t", "local_optimizer": "local_sgd", "local_learning_rate": [0.1, 1.0]}
+        trained_on = {"task": "t", "num_workers": 8, "families": [family]}
         path = comm_lopt.save_theta(folder / name, learned_opt, theta, trained_on)
         whole.append(path.read_bytes())
     parts = [split_safetensors(content) for content in whole]
@@ -108,18 +109,9 @@ def npy_bytes(rng):
 
 
 def whole_results():
-    entry = {
-        "rounds_to": {"final_loss_of_LocalSGD": None, "half": 2},
-        "heldout": {"split": "test", "loss": 0.5, "accuracy": None, "bits_per_byte": 2.5},
-        "train_loss_std": [0.1, None, 0.1],
-        "train_loss": [2.0, 1.0, 0.5],
-        "hparams": {"momentum": 0.9},
-        "bytes_per_round_per_worker": 4096,
-        "final_train_loss": 0.5,
-        "diverged_seeds": [2],
-    }
-    optimizers = {"SlowMo": entry, "LocalSGD": {**entry, "diverged_seeds": []}}
-    return small_results(optimizers)
+    diverged = small_entry([2.0, 1.0, 0.5], diverged=[2])
+    diverged["heldout"]["bits_per_byte"] = 2.5
+    return small_results({"SlowMo": diverged, "LOptA": small_entry(learned=True)})
 
 
 def results_files(count, rng):

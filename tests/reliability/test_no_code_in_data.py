@@ -53,4 +53,8 @@ def test_only_the_configuration_is_given_to_gin_and_to_eval():
             assert name not in ("eval", "exec", "compile", "builtins.eval"), path
             if name.startswith("gin.parse") or name in ("gin.bind_parameter", "parse_config"):
                 parsing.setdefault(path.relative_to(PACKAGE).as_posix(), set()).add(name)
-    assert parsing == {"config.py": {"gin.parse_config_files_and_bindings"}}
+    assert parsing == {
+        "config.py": {"gin.parse_config_files_and_bindings"},
+        # Macros of the configuration that is there, with their values.
+        "upstream/gin_config.py": {"gin.bind_parameter"},
+    }

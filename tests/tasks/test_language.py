@@ -68,7 +68,7 @@ def test_loss_is_that_of_each_next_byte(task, params):
 
 def test_new_model_is_near_guessing_and_learns(task, params):
     problem = comm_lopt.meta_test.Problem(comm_lopt.upstream.single_task_to_family(task), 2, 2, 20)
-    baseline = comm_lopt.meta_test.baseline("LocalSGD", local_learning_rate=0.5)
+    baseline = comm_lopt.hand_designed("LocalSGD", local_learning_rate=0.5)
     curves = comm_lopt.meta_test.run(problem, baseline, [0])
     np.testing.assert_allclose(curves.train_loss[0, 0, 0], np.log(256), atol=0.1)
     assert curves.train_loss[0, 0, -5:].mean() < 4.6

@@ -1,5 +1,6 @@
 """Local SGD as a task family."""
 
+import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,8 @@ from small_tasks import (
     softmax_loss_and_gradient,
 )
 
-from comm_lopt.optimizers.averaging import LocalSGD
+from comm_lopt.optimizers.as_upstream import as_upstream
+from comm_lopt.optimizers.rules import averaging
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.local_optimizers import local_sgd
@@ -28,10 +30,10 @@ KEY = jax.random.PRNGKey(0)
 RATE = 0.3
 
 
-def make_family(task=None, num_workers=3, num_local_steps=4, **arguments):
+def make_family(task=None, num_workers=3, num_local_steps=4, cls=LocalSGDTaskFamily, **arguments):
     family = single_task_to_family(task or SoftmaxRegression())
     arguments = {"local_opt": local_sgd(RATE), **arguments}
-    return LocalSGDTaskFamily(family, num_workers, num_local_steps, **arguments)
+    return cls(family, num_workers, num_local_steps, **arguments)
 
 
 def task_and_params(family):
@@ -51,7 +53,7 @@ def test_one_worker_one_step_and_averaging_is_a_plain_sgd_step():
     task, params = task_and_params(make_family(num_workers=1, num_local_steps=1))
     batches = softmax_batches((1, 1), 7)
     (loss, _), delta = loss_and_gradient(task, params, batches)
-    opt = LocalSGD()
+    opt = as_upstream(averaging())
     state = opt.update(opt.init(params, num_steps=1), delta, loss=loss)
     expected_loss, gradient = softmax_loss_and_gradient(params, pick(batches, 0, 0))
     expected = {n: np.asarray(params[n]) - RATE * gradient[n] for n in params}
@@ -207,7 +209,7 @@ def test_tasks_of_a_family_differ_by_their_sample():
 
 
 def test_data_parallel_gradient_is_that_of_the_union_of_the_batches():
-    family = DataParallelTaskFamily.of(make_family())
+    family = make_family(cls=DataParallelTaskFamily)
     assert isinstance(family, DataParallelTaskFamily)
     assert (family.num_workers, family.num_local_steps) == (3, 4)
     task, params = task_and_params(family)
@@ -219,7 +221,7 @@ def test_data_parallel_gradient_is_that_of_the_union_of_the_batches():
 
 
 def test_data_parallel_step_updates_the_model_state_once():
-    task = DataParallelTaskFamily.of(make_family(CountingTask())).task_fn(0)
+    task = make_family(CountingTask(), cls=DataParallelTaskFamily).task_fn(0)
     params, state = task.init_with_state(KEY)
     _, state = task.loss_with_state(params, state, KEY, ())
     assert int(state) == 1
@@ -229,7 +231,7 @@ def test_names_say_what_is_wrapped():
     family = make_family()
     assert family.name == "LocalSGD_SoftmaxRegression"
     assert family.task_fn(0).name == "LocalSGD_SoftmaxRegression"
-    assert DataParallelTaskFamily.of(family).name == "DataParallel_SoftmaxRegression"
+    assert make_family(cls=DataParallelTaskFamily).name == "DataParallel_SoftmaxRegression"
 
 
 def test_normalizer_is_that_of_the_inner_task():
@@ -259,9 +261,12 @@ def test_task_in_place_of_a_family_is_an_error_that_says_what_to_call():
         LocalSGDTaskFamily(SoftmaxRegression())
 
 
-@pytest.mark.parametrize("local_opt", [0.1, LocalSGD(), optax.sgd])
+@pytest.mark.parametrize(
+    "local_opt",
+    [0.1, as_upstream(optax.sgd(1.0)), lambda learning_rate=0.1: learning_rate, lambda rate: rate],
+)
 def test_local_optimizer_that_is_not_optax_is_an_error(local_opt):
-    with pytest.raises(TypeError, match="is not an optax.GradientTransformation"):
+    with pytest.raises(TypeError, match="is no optax.GradientTransformation and makes none"):
         make_family(local_opt=local_opt)
 
 
@@ -285,7 +290,7 @@ def rates_family(**arguments):
 
 
 def test_each_task_draws_its_own_local_learning_rate():
-    family = rates_family(local_learning_rates=(0.01, 1.0))
+    family = rates_family(local_learning_rate=(0.01, 1.0))
     configs = jax.vmap(family.sample)(jax.random.split(KEY, 1000))
     rates = np.asarray(configs["local_learning_rate"])
     assert 0.01 <= rates.min() < 0.012 and 0.83 < rates.max() <= 1.0
@@ -293,7 +298,7 @@ def test_each_task_draws_its_own_local_learning_rate():
 
 
 def test_local_steps_are_taken_with_the_rate_that_was_drawn():
-    family = rates_family(local_learning_rates=(0.01, 1.0))
+    family = rates_family(local_learning_rate=(0.01, 1.0))
     cfg = family.sample(KEY)
     fixed = rates_family(local_opt=local_sgd(float(cfg["local_learning_rate"])))
     batches = softmax_batches((2, 2), 4)
@@ -306,12 +311,25 @@ def test_local_steps_are_taken_with_the_rate_that_was_drawn():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"local_learning_rates": (0.1,)}, "must be .smallest, largest."),
-        ({"local_learning_rates": (0.0, 1.0)}, "must be .smallest, largest."),
-        ({"local_learning_rates": (1.0, 0.1)}, "must be .smallest, largest."),
-        ({"local_learning_rates": (0.1, 1.0), "local_opt": local_sgd(0.1)}, "beside a local_opt"),
+        ({"local_learning_rate": (0.1,)}, "one rate or .smallest, largest."),
+        ({"local_learning_rate": (0.0, 1.0)}, "or .smallest, largest."),
+        ({"local_learning_rate": (1.0, 0.1)}, "or .smallest, largest."),
+        ({"local_opt": optax.adamw}, "no learning rate of its own"),
+        ({"local_learning_rate": (0.1, 1.0), "local_opt": local_sgd(0.1)}, "beside an optax"),
     ],
 )
 def test_rates_that_are_no_range_are_refused(arguments, told):
     with pytest.raises(ValueError, match=told):
         rates_family(**arguments)
+
+
+def test_rate_is_gins_where_none_is_given_and_the_family_tells_it():
+    with gin.unlock_config():
+        gin.parse_config("local_sgd.learning_rate = 0.03")
+    try:
+        family = rates_family()
+    finally:
+        gin.clear_config()
+    assert family.local_learning_rate == 0.03
+    assert rates_family(local_opt=optax.sgd, local_learning_rate=0.2).local_learning_rate == 0.2
+    assert rates_family(local_opt=optax.sgd(0.2)).local_learning_rate is None

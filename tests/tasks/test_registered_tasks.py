@@ -122,8 +122,8 @@ def test_three_rounds_of_local_sgd_and_lopt_a(name, bindings, ordinary_promotion
     problem = meta_test.meta_test_problem()
     lopt_a = comm_lopt.LOptA(hidden_size=4)
     candidates = [
-        meta_test.baseline("LocalSGD"),
-        meta_test.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), 0.1),
+        comm_lopt.hand_designed("LocalSGD"),
+        comm_lopt.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), local_learning_rate=0.1),
     ]
     for candidate in candidates:
         curves = meta_test.run(problem, candidate, [0])

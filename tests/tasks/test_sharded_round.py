@@ -1,10 +1,11 @@
-"""The one local round gives the same numbers when its workers are spread over devices."""
+"""The one local round on meshes: the same numbers on four devices, or an error that says why."""
 
 import os
 import subprocess
 import sys
 
 PROGRAM = """
+import warnings
 import jax, numpy as np
 import comm_lopt
 from comm_lopt.tasks.local_round import WORKER_AXIS, local_round
@@ -13,27 +14,44 @@ assert jax.device_count() == 4
 family = comm_lopt.digits_mlp(datasets=comm_lopt.digits_datasets(batch_size=8))
 task = family.sample_task(jax.random.PRNGKey(0))
 params = task.init(jax.random.PRNGKey(1))
-batches = family.datasets.train.take(8 * 3).reshape(8, 3, 8)
 
-@jax.jit
+def batches_of(num_workers):
+    return family.datasets.train.batches(0, num_workers * 3).reshape(num_workers, 3, 8)
+
 def one_round(params, batches):
     return local_round(
-        task, params, None, jax.random.PRNGKey(2), batches, comm_lopt.local_sgd(0.5), 8, 3
+        task, params, None, jax.random.PRNGKey(2), batches, comm_lopt.local_sgd(0.5),
+        len(batches), 3,
     )
 
-plain = one_round(params, batches)
+batches = batches_of(8)
+plain = jax.jit(one_round)(params, batches)
 assert len(plain.losses.sharding.device_set) == 1
-with jax.set_mesh(jax.make_mesh((4,), (WORKER_AXIS,), (jax.sharding.AxisType.Auto,))):
-    sharded = one_round(params, batches)
-for leaf in jax.tree.leaves(sharded.worker_deltas):
-    assert leaf.sharding.spec[0] == WORKER_AXIS, leaf.sharding
-for one, other in zip(jax.tree.leaves(sharded), jax.tree.leaves(plain), strict=True):
-    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-print("same on four devices")
+for kind in (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit):
+    mesh = jax.make_mesh((4,), (WORKER_AXIS,), (kind,))
+    with jax.set_mesh(mesh):
+        sharded = jax.jit(one_round)(params, batches)
+    for leaf in jax.tree.leaves(sharded.worker_deltas):
+        assert leaf.sharding.spec[0] == WORKER_AXIS, leaf.sharding
+    for one, other in zip(jax.tree.leaves(sharded), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    print("same on four devices", kind)
+
+def refused():
+    try:
+        one_round(params, batches_of(6))
+    except ValueError as error:
+        print(error)
+
+with jax.set_mesh(mesh):
+    refused()
+warnings.simplefilter("ignore")
+with mesh:
+    refused()
 """
 
 
-def test_workers_sharded_over_four_devices_give_the_same_round():
+def test_workers_on_four_devices_give_the_same_round_and_what_cannot_be_divided_is_refused():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -44,4 +62,6 @@ def test_workers_sharded_over_four_devices_give_the_same_round():
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert "same on four devices" in result.stdout
+    assert result.stdout.count("same on four devices") == 2
+    assert "num_workers=6 cannot be divided among the 4 devices" in result.stdout
+    assert "called inside `with mesh:`" in result.stdout

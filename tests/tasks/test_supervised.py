@@ -108,10 +108,12 @@ def test_training_loss_normalises_with_the_batch(start):
 @pytest.mark.parametrize("name", ["LocalSGD", "DataParallelSGD", "LOptA"])
 def test_state_comes_out_of_whole_runs(family, name):
     candidate = (
-        comm_lopt.meta_test.baseline(name)
+        comm_lopt.hand_designed(name)
         if name != "LOptA"
-        else comm_lopt.meta_test.learned(
-            comm_lopt.LOptA(hidden_size=4), comm_lopt.LOptA(hidden_size=4).init(KEY), RATE
+        else comm_lopt.learned(
+            comm_lopt.LOptA(hidden_size=4),
+            comm_lopt.LOptA(hidden_size=4).init(KEY),
+            local_learning_rate=RATE,
         )
     )
     problem = comm_lopt.meta_test.Problem(family.inner, K, H, 10)
@@ -119,7 +121,7 @@ def test_state_comes_out_of_whole_runs(family, name):
     # With the averages of round 0 (variance 0) activations would be 300 times too large.
     assert curves.heldout_loss[0, 0, -1] < 4
     floats = 64 * 10 + 10 + 2 * 64 + 4 * 64
-    assert curves.bytes_per_round_per_worker == 4 * floats
+    assert curves.bytes_per_round == (4 * floats, 4 * floats)
 
 
 def test_network_without_state_has_none(family):
@@ -149,3 +151,49 @@ def test_dropout_differs_between_workers_and_steps():
     wrapped.loss_with_state(params, state, KEY, next(family.datasets.train))
     jax.effects_barrier()
     assert len(set(masks)) == K * H
+
+
+def test_what_is_differentiated_with_metrics_is_training_and_what_is_not_evaluates(start):
+    task, params, state, batches = start
+    _, state = task.loss_with_state(params, state, KEY, batches)
+    inner, batch = task.inner, batches[0, 0]
+
+    def with_metrics(params):
+        loss, new_state, metrics = inner.loss_with_state_and_aux(params, state, KEY, batch)
+        return loss, (new_state, metrics)
+
+    def training(params):
+        return inner.loss_with_state(params, state, KEY, batch)
+
+    (loss, (new_state, metrics)), gradient = jax.jit(
+        jax.value_and_grad(with_metrics, has_aux=True)
+    )(params)
+    (expected, expected_state), expected_gradient = jax.value_and_grad(training, has_aux=True)(
+        params
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    assert_trees_close(new_state, expected_state)
+    assert_trees_close(gradient, expected_gradient)
+    assert 0.0 <= float(metrics["accuracy"]) <= 1.0
+    evaluated, (same_state, _) = with_metrics(params)
+    assert_trees_close(same_state, state, rtol=0, atol=0)
+    assert abs(float(evaluated) - float(loss)) > 1e-3
+
+
+@pytest.mark.skipif(comm_lopt.upstream.FLAVOUR != "main", reason="0.0.1's knows no model state")
+def test_reparametrised_task_of_upstream_is_trained_with_the_batchs_statistics(start):
+    from learned_optimization.tasks.task_augmentation import ReparamWeights
+
+    task, params, state, batches = start
+    inner, batch = task.inner, batches[0, 0]
+    scales = jax.tree.map(lambda p: jnp.full(p.shape, 2.0), params)
+    reparametrised = ReparamWeights(inner, scales)
+
+    def loss(params):
+        return reparametrised.loss_with_state(params, state, KEY, batch)
+
+    halved = jax.tree.map(lambda p: p / 2, params)
+    (value, new_state), _ = jax.value_and_grad(loss, has_aux=True)(halved)
+    expected, expected_state = inner.loss_with_state(params, state, KEY, batch)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert_trees_close(new_state, expected_state)

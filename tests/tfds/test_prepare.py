@@ -124,8 +124,8 @@ def test_local_sgd_and_lopt_a_train_on_prepared_data(
     problem = meta_test.meta_test_problem()
     lopt_a = comm_lopt.LOptA(hidden_size=4)
     for candidate in (
-        meta_test.baseline("LocalSGD", local_learning_rate=0.01),
-        meta_test.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), 0.01),
+        comm_lopt.hand_designed("LocalSGD", local_learning_rate=0.01),
+        comm_lopt.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), local_learning_rate=0.01),
     ):
         curves = meta_test.run(problem, candidate, [0])
         assert curves.train_loss.shape == (1, 1, 2)

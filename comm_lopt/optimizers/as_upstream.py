@@ -1,0 +1,128 @@
+"""An optax transformation of Δ as an upstream `Optimizer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from comm_lopt.optimizers.full_precision import in_full_precision
+from comm_lopt.round_state import between_rounds, round_state
+from comm_lopt.upstream import Optimizer
+
+__all__ = ["GlobalOptimizer", "GlobalOptimizerState", "as_upstream"]
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class GlobalOptimizerState:
+    """State between rounds.
+
+    Attributes:
+      params: global weights W.
+      state: model state S, with what else is carried from round to round; see `RoundState`.
+      transform_state: state of the optax transformation.
+      iteration: rounds done, int32.
+    """
+
+    params: PyTree
+    state: PyTree
+    transform_state: PyTree
+    iteration: jax.Array
+
+
+class GlobalOptimizer(Optimizer):
+    """W ← W + transformation(g), where g is what the task family gives as its gradient.
+
+    Upstream's own optax wrapper would store what a round hands to the rule alone, such as the
+    worker deltas; this one gives them to the transformation and takes them out.
+
+    Args:
+      transformation: of Δ, or of the gradient if data-parallel.
+      name: for reports.
+    """
+
+    def __init__(self, transformation: optax.GradientTransformationExtraArgs, name: str):
+        self.transformation = transformation
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def init(
+        self,
+        params: PyTree,
+        model_state: PyTree = None,
+        num_steps: int | None = None,
+        key: jax.Array | None = None,
+        **kwargs: Any,
+    ) -> GlobalOptimizerState:
+        """State before the first round; `num_steps` and `key` play no part."""
+        del num_steps, key, kwargs
+        return GlobalOptimizerState(
+            params=params,
+            state=between_rounds(model_state),
+            transform_state=self.transformation.init(params),
+            iteration=jnp.zeros((), jnp.int32),
+        )
+
+    def update(
+        self,
+        opt_state: GlobalOptimizerState,
+        grad: PyTree,
+        loss: jax.Array | None = None,
+        model_state: PyTree = None,
+        key: jax.Array | None = None,
+        **kwargs: Any,
+    ) -> GlobalOptimizerState:
+        """One global update on `grad`; the transformation is given `loss` as its `value`."""
+        del key, kwargs
+        carried = round_state(model_state)
+        params, transform_state = self._advance(
+            grad,
+            opt_state.transform_state,
+            opt_state.params,
+            worker_deltas=carried.worker_deltas,
+            worker_weights=carried.worker_weights,
+            value=loss,
+        )
+        return GlobalOptimizerState(
+            params=params,
+            state=between_rounds(model_state),
+            transform_state=transform_state,
+            iteration=opt_state.iteration + 1,
+        )
+
+    def _advance(
+        self, delta: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """The next parameters, and the transformation's state."""
+        updates, state = self.transformation.update(delta, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+
+def as_upstream(
+    transformation: optax.GradientTransformation, name: str = "optax"
+) -> GlobalOptimizer:
+    """Any optax optimizer as a global optimizer: it descends on Δ where it would on a gradient.
+
+    Parameters of low precision are float32 for it; see `in_full_precision`.
+
+    Args:
+      transformation: any optax transformation.
+      name: what upstream calls the optimizer.
+
+    Raises:
+      TypeError: it is none.
+    """
+    if not isinstance(transformation, optax.GradientTransformation):
+        raise TypeError(
+            f"{transformation!r} is not an optax.GradientTransformation; pass for example "
+            "optax.sgd(0.7, momentum=0.9, nesterov=True)."
+        )
+    return GlobalOptimizer(in_full_precision(transformation), name)

@@ -1,0 +1,52 @@
+"""One worker in place of K: H local steps, each on the K batches that the K workers would take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from comm_lopt.tasks.local_round import RoundOutput, local_round
+from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
+from comm_lopt.tasks.union import UnionTask, by_step
+
+__all__ = ["SingleWorkerTaskFamily"]
+
+PyTree = Any
+
+
+class SingleWorkerTask(LocalSGDTask):
+    """One round of one worker on the examples of all."""
+
+    @property
+    def num_local_optimizers(self) -> int:
+        return 1
+
+    def _local_round(
+        self,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        weights: jax.Array | None,
+        opt_states: PyTree,
+    ) -> RoundOutput:
+        family = self._family
+        union = UnionTask(self.inner, family.num_workers, weights)
+        batches = jax.tree.map(lambda leaf: leaf[None], by_step(data))
+        return local_round(
+            union, params, model_state, key, batches, self.local_opt, 1,
+            family.num_local_steps, None, opt_states,
+        )  # fmt: skip
+
+
+class SingleWorkerTaskFamily(LocalSGDTaskFamily):
+    """The same problem as a `LocalSGDTaskFamily`, for the methods of one worker.
+
+    Lookahead, SNOO and DiLoCo with K = 1 train one model: a local step is a step on the union of
+    the K batches of B examples, and a round has H of them, on the same K·H·B examples. Spread
+    over K machines it would exchange gradients at every local step, H times a round.
+    """
+
+    kind = "SingleWorker"
+    task_class = SingleWorkerTask

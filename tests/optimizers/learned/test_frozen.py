@@ -1,0 +1,89 @@
+"""A tensor that the local steps freeze is left where it is by the global step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from small_tasks import SoftmaxRegression, assert_trees_equal, softmax_batches
+
+from comm_lopt.optimizers.as_upstream import as_upstream
+from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
+from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.rules import slowmo
+from comm_lopt.round_state import RoundState
+from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.upstream import single_task_to_family
+
+K, H = 3, 2
+
+
+def frozen_bias():
+    return optax.multi_transform(
+        {"trained": optax.sgd(0.1), "frozen": optax.set_to_zero()},
+        {"w": "trained", "b": "frozen"},
+    )
+
+
+def train(opt, worker_deltas, rounds=3):
+    family = LocalSGDTaskFamily(
+        single_task_to_family(SoftmaxRegression()),
+        K,
+        H,
+        frozen_bias(),
+        worker_deltas=worker_deltas,
+    )
+    task = family.task_fn(0)
+    key = jax.random.PRNGKey(0)
+    state = opt.init(*task.init_with_state(key))
+
+    @jax.jit
+    def one_round(state, batches):
+        params, model_state = opt.get_params_state(state)
+        loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
+        (loss, model_state), delta = loss_and_grad(params, model_state, key, batches)
+        return opt.update(state, delta, loss=loss, model_state=model_state)
+
+    before = opt.get_params(state)
+    for seed in range(rounds):
+        state = one_round(state, softmax_batches((K, H), 4, seed))
+    return before, opt.get_params(state)
+
+
+@pytest.mark.parametrize("make", [LOptA, LAggA, LOpt, LAgg])
+def test_a_learned_rule_leaves_a_frozen_tensor_where_it_is(make):
+    workers = {"num_workers": K} if make in (LAgg, LAggA) else {}
+    learned_opt = make(step_multiplier=0.1, **workers)
+    opt = learned_opt.opt_fn(learned_opt.init(jax.random.PRNGKey(0)))
+    before, after = train(opt, learned_opt.needs_worker_deltas)
+    assert_trees_equal(after["b"], before["b"])
+    assert np.all(np.abs(after["w"] - before["w"]) > 1e-4)
+
+
+def test_so_does_a_hand_designed_one():
+    before, after = train(as_upstream(slowmo(), "SlowMo"), worker_deltas=False)
+    assert_trees_equal(after["b"], before["b"])
+    assert np.all(np.abs(after["w"] - before["w"]) > 1e-4)
+
+
+def test_a_tensor_frozen_later_is_not_moved_by_what_is_remembered_of_it():
+    opt = LOptA(step_multiplier=0.1).opt_fn(LOptA().init(jax.random.PRNGKey(0)))
+    params = {"w": jnp.ones((2, 3))}
+    update = jax.jit(opt.update)
+    moved = update(opt.init(params), {"w": jnp.ones((2, 3))})
+    assert np.all(np.abs(moved.params["w"] - 1.0) > 1e-4)
+    still = update(moved, {"w": jnp.zeros((2, 3))})
+    assert_trees_equal(still.params, moved.params)
+
+
+def test_a_tensor_that_one_worker_moved_is_not_frozen():
+    """Nor is one whose workers' deltas cancel."""
+    learned_opt = LAggA(2, step_multiplier=0.1)
+    opt = learned_opt.opt_fn(learned_opt.init(jax.random.PRNGKey(0)))
+    params, delta = jnp.ones((2, 3)), jnp.full((2, 3), 0.1)
+    state = opt.update(
+        opt.init(params),
+        jnp.zeros((2, 3)),
+        model_state=RoundState(None, jnp.stack([delta, -delta])),
+    )
+    assert np.all(np.asarray(state.params) != 1.0)
