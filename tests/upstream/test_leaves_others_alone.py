@@ -12,9 +12,11 @@ import comm_lopt
 
 # Modules of upstream that can be imported without comm_lopt are, so that it comes too late.
 PROBE = """
-import json, logging, os, sys, warnings
+import contextlib, json, logging, os, sys, warnings
 import gin, jax, jax.core, jax.lib, jax.tree_util
 import sklearn.datasets  # Which filters warnings, and comm_lopt imports it.
+with contextlib.suppress(ImportError):
+    import requests  # So does this one, for TensorFlow Datasets.
 sys.path[:0] = filter(None, [os.environ.get("COMM_LOPT_UPSTREAM")])
 import learned_optimization.tree_utils as imported_before
 
