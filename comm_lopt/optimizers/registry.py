@@ -124,14 +124,14 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     ),
     "EMANesterov": OptimizerEntry(
         rules.ema_nesterov, "rounds start ahead, along the mean step", "Yau et al. 2026",
-        {"lookahead": (0.98, 0.95, 0.9, 0.8, 0.6, 0.3), "decay": (0.95, 0.8, 0.5, 0.2)},
+        {"lookahead": (0.98, 0.95, 0.9, 0.8, 0.6, 0.3), "decay": (0.95, 0.8, 0.5, 0.2, 0.0)},
     ),
     "GPA": OptimizerEntry(
         rules.gpa, "generalized primal averaging of rounds", "Defazio et al. 2025",
         {
-            "learning_rate": (60.0, 30.0, 15.0, 4.0),
+            "learning_rate": (150.0, 60.0, 15.0, 4.0),
             "train_interp_coeff": (0.99, 0.97, 0.9),
-            "eval_interp_coeff": (0.99, 0.97, 0.9),
+            "eval_interp_coeff": (0.995, 0.99, 0.95, 0.9, 0.8),
         },
     ),
     "DataParallelSGD": _gradient(
