@@ -292,10 +292,9 @@ def _no_arguments() -> Any:
 
 def _rebuilt(learned_opt: LearnedOptimizer, chosen: Mapping[str, Any]) -> LearnedOptimizer:
     """The learned optimizer with what is chosen anew."""
-    changed = {n: v for n, v in chosen.items() if v != getattr(learned_opt, n)}
-    if not changed:
+    if all(value == getattr(learned_opt, name) for name, value in chosen.items()):
         return learned_opt
-    return type(learned_opt).from_hparams({**learned_opt.hparams(), **changed})
+    return type(learned_opt).from_hparams({**learned_opt.hparams(), **chosen})
 
 
 def _method(

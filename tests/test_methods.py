@@ -221,3 +221,12 @@ def test_descriptions_are_json_whatever_numbers_were_given():
         "local_clip_norm": "inf", "local_weight_decay": 0.0,
     }  # fmt: skip
     assert described["sources"]["local_weight_decay"] == "gin"
+
+
+def test_what_is_chosen_anew_of_a_learned_optimizer_leaves_its_implementation(ordinary_promotion):
+    learned_opt = comm_lopt.LAggA(2, implementation="plain")
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    method = comm_lopt.learned(learned_opt, theta, absent_workers="mean")
+    _, rule = method.make({})
+    assert rule._learned_opt.implementation == "plain"
+    assert rule._learned_opt.absent_workers == "mean"
