@@ -17,6 +17,7 @@ import drjax
 import jax
 import jax.interpreters.pxla
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.experimental import checkify
 
@@ -150,7 +151,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
     """
     count = len(values)
     if weights is None:
-        shares: Any = [jnp.asarray(1 / count, values.dtype)] * count
+        shares: Any = np.full(count, 1 / count, values.dtype)
     else:
         weights = weights.astype(values.dtype)
         total = jnp.sum(weights)
@@ -158,7 +159,6 @@ def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
     if jax.sharding.get_abstract_mesh().empty and count <= _MOST_TERMS:
         # XLA's CPU backend sums terms that are written out eight times faster than along an axis.
         return sum(share * value for share, value in zip(shares, values, strict=True))
-    shares = jnp.stack(list(shares)) if weights is None else shares
     return jnp.sum(shares.reshape(-1, *[1] * (values.ndim - 1)) * values, axis=0)
 
 
