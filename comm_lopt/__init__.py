@@ -5,22 +5,22 @@ from comm_lopt import upstream  # isort: skip
 
 from comm_lopt import meta_test, meta_train
 from comm_lopt.config import GIN_DIR, load_config, shipped_gin_files
-from comm_lopt.data.cifar import cifar10_datasets, cifar100_datasets
-from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.device import DeviceDatasets
-from comm_lopt.data.digits import digits_datasets
-from comm_lopt.data.examples import LabelledExamples, TextWindows
-from comm_lopt.data.fashion_mnist import fashion_mnist_datasets, find_fashion_mnist
-from comm_lopt.data.folder import DataError
-from comm_lopt.data.idx import read_idx
-from comm_lopt.data.idx_folder import idx_folder_datasets
-from comm_lopt.data.imagenet import imagenet_datasets
-from comm_lopt.data.mixed import MixedDatasets
-from comm_lopt.data.npz import npz_datasets
-from comm_lopt.data.partition import DirichletParts, IIDParts
-from comm_lopt.data.samplers import IndexSampler, WindowSampler
-from comm_lopt.data.streams import StreamDatasets
-from comm_lopt.data.text import lm1b_datasets, python_topics_datasets, text_file_datasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.feeding.device import DeviceDatasets
+from comm_lopt.data.feeding.examples import LabelledExamples, TextWindows
+from comm_lopt.data.feeding.mixed import MixedDatasets
+from comm_lopt.data.feeding.partition import DirichletParts, IIDParts
+from comm_lopt.data.feeding.samplers import IndexSampler, WindowSampler
+from comm_lopt.data.feeding.streams import StreamDatasets
+from comm_lopt.data.sources.cifar import cifar10_datasets, cifar100_datasets
+from comm_lopt.data.sources.digits import digits_datasets
+from comm_lopt.data.sources.fashion_mnist import fashion_mnist_datasets, find_fashion_mnist
+from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.idx import read_idx
+from comm_lopt.data.sources.idx_folder import idx_folder_datasets
+from comm_lopt.data.sources.imagenet import imagenet_datasets
+from comm_lopt.data.sources.npz import npz_datasets
+from comm_lopt.data.sources.text import lm1b_datasets, python_topics_datasets, text_file_datasets
 from comm_lopt.methods import Method, hand_designed, learned
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.every_h_steps import every_h_steps

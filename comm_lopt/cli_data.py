@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterator
 
 from comm_lopt.checks import require_choice
-from comm_lopt.data.catalogue import PREPARED
-from comm_lopt.data.folder import DATA_VARIABLE, DataError, data_folder
-from comm_lopt.data.sources import SOURCES
-from comm_lopt.data.tfds_source import Progress, fashion_mnist_to_tfds, prepare_from_tfds
+from comm_lopt.data.sources.folder import DATA_VARIABLE, DataError, data_folder
+from comm_lopt.data.sources.registry import PREPARED, SOURCES
+from comm_lopt.data.sources.tfds_source import Progress, fashion_mnist_to_tfds, prepare_from_tfds
 
 __all__ = ["add_data_flags", "run_data"]
 

@@ -3,9 +3,9 @@
 import numpy as np
 from small_tasks import write_fashion_mnist
 
-from comm_lopt.data.catalogue import PREPARED
-from comm_lopt.data.examples import SPLITS, LabelledExamples, TextWindows
-from comm_lopt.data.prepared import writing_prepared
+from comm_lopt.data.feeding.examples import SPLITS, LabelledExamples, TextWindows
+from comm_lopt.data.sources.prepared import writing_prepared
+from comm_lopt.data.sources.registry import PREPARED
 
 
 def write_data_folder(folder, num_train=256, num_test=10):
@@ -18,7 +18,7 @@ def write_data_folder(folder, num_train=256, num_test=10):
 
 
 def write_prepared(folder, name, num_train, num_test):
-    """Writes a made-up data set of the catalogue; returns its arrays by split."""
+    """Writes a made-up prepared data set; returns its arrays by split."""
     source = PREPARED[name]
     rng = np.random.default_rng(0)
     written = {}

@@ -10,7 +10,7 @@ import pytest
 
 import comm_lopt
 from comm_lopt.cli_methods import method_of_spec, method_of_sweep, method_of_theta
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test.check_results import ResultsError
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import BytesPerRound, Curves

@@ -12,7 +12,7 @@ import comm_lopt  # isort: skip
 
 from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOpt
 
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.methods import hand_designed, learned
 from comm_lopt.tasks.digits import digits_mlp

@@ -1,1 +1,1 @@
-"""Data sets on the device, batches of rounds, and where training stands in them."""
+"""Data: where examples come from (`sources`), and how rounds are fed with them (`feeding`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gin
 
-from comm_lopt.data.partition import Partition
+from comm_lopt.data.feeding.partition import Partition
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.upstream import TaskFamily
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.upstream import Datasets
 
 __all__ = ["EvaluationPart", "evaluation_part", "mean_over"]

@@ -13,9 +13,9 @@ import gin
 import jax
 
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.partition import Partition
-from comm_lopt.data.rounds import RoundIterator, round_datasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.feeding.partition import Partition
+from comm_lopt.data.feeding.rounds import RoundIterator, round_datasets
 from comm_lopt.hyperparameters import plain
 from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
 from comm_lopt.operative import operative_settings

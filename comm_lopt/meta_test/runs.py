@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.data.as_arguments import data_as_arguments
-from comm_lopt.data.rounds import RoundIterator
+from comm_lopt.data.feeding.as_arguments import data_as_arguments
+from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import mean_over
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.methods import Method

@@ -16,8 +16,8 @@ import numpy as np
 from comm_lopt import upstream
 from comm_lopt.atomic import locked
 from comm_lopt.checks import require_at_least_one, require_same_workers
-from comm_lopt.data.as_arguments import data_as_arguments
-from comm_lopt.data.positions import close, part_sizes, reseed
+from comm_lopt.data.feeding.as_arguments import data_as_arguments
+from comm_lopt.data.feeding.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import SaveError
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog

@@ -17,7 +17,7 @@ import optax
 
 from comm_lopt import upstream
 from comm_lopt.atomic import remove_leftovers, replacing
-from comm_lopt.data.positions import positions, restore_positions
+from comm_lopt.data.feeding.positions import positions, restore_positions
 from comm_lopt.hyperparameters import plain
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import RunStopped

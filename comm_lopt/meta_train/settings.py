@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from comm_lopt import upstream
-from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.sources import SOURCES
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.sources.registry import SOURCES
 from comm_lopt.meta_train.errors import ResumeError
 from comm_lopt.operative import operative_settings
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import gin
 
-from comm_lopt.data.cifar import cifar10_datasets, cifar100_datasets
-from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.sources.cifar import cifar10_datasets, cifar100_datasets
 from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.tasks.networks.convnet import convnet
 from comm_lopt.tasks.networks.mlp import mlp

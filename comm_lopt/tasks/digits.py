@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import gin
 
-from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.tasks.networks.mlp import mlp
 from comm_lopt.upstream import TaskFamily

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.tasks.supervised import Network, SupervisedTask
 from comm_lopt.upstream import TaskFamily, single_task_to_family
 

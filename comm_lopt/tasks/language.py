@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gin
 
-from comm_lopt.data.datasets import ExampleDatasets
-from comm_lopt.data.text import lm1b_datasets, python_topics_datasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.sources.text import lm1b_datasets, python_topics_datasets
 from comm_lopt.tasks.language_modelling import LanguageModellingTask
 from comm_lopt.tasks.networks.transformer import transformer
 from comm_lopt.upstream import TaskFamily, single_task_to_family

@@ -12,9 +12,9 @@ import numpy as np
 import optax
 
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.partition import Partition
-from comm_lopt.data.positions import part_sizes
-from comm_lopt.data.rounds import round_datasets
+from comm_lopt.data.feeding.partition import Partition
+from comm_lopt.data.feeding.positions import part_sizes
+from comm_lopt.data.feeding.rounds import round_datasets
 from comm_lopt.round_state import RoundState, model_state_of, round_state
 from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gradient
 from comm_lopt.tasks.local_optimizers import local_sgd

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.checks import require_at_least_one
-from comm_lopt.data.device import DeviceDatasets
-from comm_lopt.data.digits import digits_datasets
-from comm_lopt.data.fashion_mnist import fashion_mnist_datasets
-from comm_lopt.data.mixed import MixedDatasets
+from comm_lopt.data.feeding.device import DeviceDatasets
+from comm_lopt.data.feeding.mixed import MixedDatasets
+from comm_lopt.data.sources.digits import digits_datasets
+from comm_lopt.data.sources.fashion_mnist import fashion_mnist_datasets
 from comm_lopt.tasks.supervised import Network, SupervisedTask
 from comm_lopt.upstream import TaskFamily
 

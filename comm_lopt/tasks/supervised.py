@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from comm_lopt.data.datasets import ExampleDatasets
+from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.tasks.gradient_of import Evaluated, with_gradient
 from comm_lopt.tasks.networks.convolution import convolutions_for_device
 from comm_lopt.upstream import Task

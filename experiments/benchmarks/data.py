@@ -23,7 +23,8 @@ import numpy as np
 import timing
 
 import comm_lopt
-from comm_lopt.data.images import LabelledImages, image_datasets, percent_splits
+from comm_lopt.data.sources.images import LabelledImages, image_datasets
+from comm_lopt.data.sources.splits import percent_splits
 
 WORKERS, STEPS, BATCH = 8, 4, 128
 

@@ -23,7 +23,8 @@ from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOp
 
 import comm_lopt
 from comm_lopt import upstream
-from comm_lopt.data.images import LabelledImages, image_datasets, percent_splits
+from comm_lopt.data.sources.images import LabelledImages, image_datasets
+from comm_lopt.data.sources.splits import percent_splits
 from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.upstream import Datasets
 

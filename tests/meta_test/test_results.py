@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_results import small_entry, small_results
 
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test.check_results import ResultsError
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.results import make_results, read_results, rounds_to, write_results

@@ -9,7 +9,7 @@ import pytest
 from small_tasks import SoftmaxRegression, assert_trees_equal, host_datasets, softmax_batches
 
 import comm_lopt
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test import evaluation, runs
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import BytesPerRound, bytes_per_round, run

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test import sweeps
 from comm_lopt.meta_test.check_results import check_sweep
 from comm_lopt.meta_test.problem import Problem

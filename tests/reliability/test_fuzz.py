@@ -16,9 +16,9 @@ from small_results import small_entry, small_results
 
 import comm_lopt
 from comm_lopt import meta_test
-from comm_lopt.data.folder import DataError
-from comm_lopt.data.idx import read_idx
-from comm_lopt.data.npz import read_npz
+from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.idx import read_idx
+from comm_lopt.data.sources.npz import read_npz
 
 MOST_SECONDS, MOST_MEMORY_MB = 5.0, 100
 QUICK, LONG = 600, 25_000

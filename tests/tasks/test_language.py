@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import comm_lopt
-from comm_lopt.data.text import python_topics_datasets
+from comm_lopt.data.sources.text import python_topics_datasets
 
 KEY = jax.random.PRNGKey(0)
 

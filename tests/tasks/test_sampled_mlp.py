@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import comm_lopt
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 
 KEY = jax.random.PRNGKey(3)
 B, MAX_WIDTH, MAX_DEPTH = 7, 64, 3

@@ -8,7 +8,7 @@ import pytest
 from small_tasks import assert_trees_close
 
 import comm_lopt
-from comm_lopt.data.digits import digits_datasets
+from comm_lopt.data.sources.digits import digits_datasets
 
 K, H, B, RATE = 3, 2, 5, 0.3
 KEY = jax.random.PRNGKey(1)

@@ -15,8 +15,8 @@ from small_tasks import (
     softmax_loss_and_gradient,
 )
 
-from comm_lopt.data.digits import digits_datasets
-from comm_lopt.data.partition import DirichletParts
+from comm_lopt.data.feeding.partition import DirichletParts
+from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.rules import averaging
 from comm_lopt.round_state import RoundState, between_rounds

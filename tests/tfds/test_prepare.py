@@ -1,4 +1,4 @@
-"""Every data set of the catalogue, prepared from examples that TFDS makes up, and trained on."""
+"""Every prepared data set, made from examples that TFDS makes up, and trained on."""
 
 import contextlib
 import re
@@ -17,10 +17,10 @@ import tensorflow_datasets as tfds
 import comm_lopt
 from comm_lopt import meta_test
 from comm_lopt.cli import main
-from comm_lopt.data.catalogue import PREPARED, load_images, load_texts
-from comm_lopt.data.examples import SPLITS
-from comm_lopt.data.sources import SOURCES
-from comm_lopt.data.tfds_source import prepare_from_tfds
+from comm_lopt.data.feeding.examples import SPLITS
+from comm_lopt.data.sources.prepared_source import load_images, load_texts
+from comm_lopt.data.sources.registry import PREPARED, SOURCES
+from comm_lopt.data.sources.tfds_source import prepare_from_tfds
 
 NUM_EXAMPLES = 1100  # More than are read at a time.
 TASK_ON = {

@@ -16,8 +16,9 @@ from tensorflow_datasets.image_classification import mnist
 
 import comm_lopt
 from comm_lopt.cli import main
-from comm_lopt.data.catalogue import PREPARED, load_images
-from comm_lopt.data.idx import find_idx_files, read_idx_images
+from comm_lopt.data.sources.idx import find_idx_files, read_idx_images
+from comm_lopt.data.sources.prepared_source import load_images
+from comm_lopt.data.sources.registry import PREPARED
 
 SOURCE = PREPARED["fashion_mnist"]
 NUM_EXAMPLES = {"train": 60_000, "test": 10_000}

@@ -1,0 +1,1 @@
+"""How rounds are fed: data on the device or streamed, samplers, partitions, positions."""
