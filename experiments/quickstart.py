@@ -17,7 +17,7 @@ from typing import Any
 
 import comm_lopt
 from comm_lopt import meta_test
-from comm_lopt.cli_methods import method_of_theta
+from comm_lopt.cli.method_specs import method_of_theta
 from comm_lopt.meta_train import meta_train
 
 CONFIG = "experiments/quickstart.gin"

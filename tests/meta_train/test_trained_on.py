@@ -7,7 +7,7 @@ import pytest
 
 import comm_lopt
 from comm_lopt import upstream
-from comm_lopt.cli_methods import method_of_theta
+from comm_lopt.cli.method_specs import method_of_theta
 from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_train.run import _trained_on
 from comm_lopt.tasks.digits import digits_mlp

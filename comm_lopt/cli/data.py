@@ -7,19 +7,22 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from comm_lopt.checks import require_choice
+from comm_lopt.cli.flags import add_parser
 from comm_lopt.data.sources.folder import DATA_VARIABLE, DataError, data_folder
 from comm_lopt.data.sources.registry import PREPARED, SOURCES
 from comm_lopt.data.sources.tfds_source import Progress, fashion_mnist_to_tfds, prepare_from_tfds
 
-__all__ = ["add_data_flags", "run_data"]
+__all__ = ["add_data"]
 
 _WIDTH = 40  # of the line of progress, so that a shorter one covers a longer one
 
 
-def add_data_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds what follows `comm-lopt data`: nothing, or `prepare NAME` and its flags."""
+def add_data(commands: Any) -> None:
+    """Adds the command, which goes on with nothing, or with `prepare NAME` and its flags."""
+    parser = add_parser(commands, "data", _data, "list the sources of data, or prepare one")
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     prepare = actions.add_parser(
         "prepare",
@@ -43,8 +46,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_data(arguments: argparse.Namespace) -> None:
-    """Runs `comm-lopt data`."""
+def _data(arguments: argparse.Namespace) -> None:
     if arguments.action == "prepare":
         _prepare(arguments)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import comm_lopt
-from comm_lopt.cli_methods import method_of_spec, method_of_sweep, method_of_theta
+from comm_lopt.cli.method_specs import method_of_spec, method_of_sweep, method_of_theta
 from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test.check_results import ResultsError
 from comm_lopt.meta_test.problem import Problem

@@ -1,0 +1,96 @@
+"""Flags that several commands have, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+from comm_lopt.config import load_config
+
+__all__ = [
+    "add_config_flags",
+    "add_parser",
+    "add_seed_and_out_flags",
+    "load_config_of",
+    "number",
+]
+
+
+def add_parser(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
+    """Adds a command that calls `function`; returns its parser, for its flags."""
+    parser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    parser.set_defaults(function=function)
+    return parser
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds upstream's flags of gin files and bindings."""
+    parser.add_argument(
+        "--config_file",
+        action="append",
+        type=os.path.expanduser,
+        default=[],
+        metavar="FILE",
+        required=True,
+        help="gin file: a path, or the name of one that ships (see `comm-lopt tasks`); repeatable",
+    )
+    parser.add_argument(
+        "--gin_bindings",
+        action="append",
+        default=[],
+        metavar="BINDING",
+        help="such as 'num_workers = 16'; wins over the files; repeatable",
+    )
+    parser.add_argument(
+        "--gin_import",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module with your own configurables, imported first; repeatable",
+    )
+
+
+def load_config_of(arguments: argparse.Namespace) -> None:
+    """Loads what the flags of `add_config_flags` say."""
+    load_config(arguments.config_file, arguments.gin_bindings, arguments.gin_import)
+
+
+def add_seed_and_out_flags(parser: argparse.ArgumentParser, seeds: str, files: str) -> None:
+    """Adds the flags of seeds, with a default, and of the folder for `files`."""
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=_seeds(seeds),
+        metavar="A,B,...",
+        help=f"seeds of initial weights and data order (default: {seeds})",
+    )
+    parser.add_argument(
+        "--out_dir",
+        required=True,
+        type=os.path.expanduser,
+        metavar="DIR",
+        help=f"folder for {files}",
+    )
+
+
+def number(key: str, text: str) -> float:
+    """The value in KEY=TEXT.
+
+    Raises:
+      ValueError: it is no number.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{key}={text!r} is not a number; write for example {key}=0.5.") from None
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 0,1,2") from None

@@ -1,0 +1,45 @@
+"""The command `comm-lopt meta-train`: learns theta from tasks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+from typing import Any
+
+from comm_lopt import meta_train
+from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
+
+__all__ = ["add_meta_train"]
+
+
+def add_meta_train(commands: Any) -> None:
+    """Adds the command and its flags."""
+    parser = add_parser(commands, "meta-train", _meta_train, "learn theta from tasks")
+    add_config_flags(parser)
+    parser.add_argument(
+        "--train_log_dir",
+        required=True,
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="folder for theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, TensorBoard "
+        "events and config.gin",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest checkpoint in the folder, if there is a run",
+    )
+    parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
+
+
+def _meta_train(arguments: argparse.Namespace) -> None:
+    load_config_of(arguments)
+    meta_train.meta_train(
+        arguments.train_log_dir,
+        seed=arguments.seed,
+        resume=arguments.resume,
+        progress=not arguments.no_progress,
+    )
+    print(f"theta is in {pathlib.Path(arguments.train_log_dir) / 'theta'}")
