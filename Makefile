@@ -1,24 +1,31 @@
-# make quickstart   meta-trains an optimizer on the bundled digits and compares it (5 minutes)
-# make test         lint, types and tests, those with TensorFlow Datasets included
-# make test-tfds    these alone; they have an environment of their own (a download of 600 MB)
+# make quickstart   meta-trains an optimizer on the bundled digits and compares it (4 minutes)
+# make test         lint, types and tests
+# make test-slow    the tests that take more than a minute each (an hour)
+# make test-tfds    tests with TensorFlow Datasets, in an environment of their own (600 MB)
+# make test-versions   wheel and sdist, used from elsewhere: the lowest versions, newer Pythons,
+#                      upstream's main branch
 # make test-reliability   the long tests of what a run survives (half an hour)
+# make test-faults  puts faults in one at a time, and says which the tests notice (an hour)
 # make benchmarks   the benchmarks and their table (20 minutes, on a quiet machine)
 # make install      the virtual environment alone
 # make docs         the documentation, into site/
+# make requirements resolves the pinned versions anew
 # PYTHON=python3.12 picks another interpreter; remove .venv and .venv-tfds to change it.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
 TFDS_VENV := .venv-tfds
-TFDS_PIP := $(TFDS_VENV)/bin/python -m pip --disable-pip-version-check
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comm_lopt needs Python 3.11 or newer; run make PYTHON=python3.12")'
+# Pinned, upstream included, so that nothing is resolved: upstream's own pins cannot be met.
+INSTALL = -m pip --disable-pip-version-check install --quiet --no-deps
 OUT ?= runs/quickstart
 RESULTS ?= experiments/benchmarks/results
-UPSTREAM := learned-optimization==0.0.1
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+	--custom-compile-command 'make requirements' setup.py requirements/upstream.in
 
-.PHONY: install quickstart test test-tfds test-reliability benchmarks lint types docs clean
+.PHONY: install quickstart test test-slow test-tfds test-versions test-reliability test-faults \
+	benchmarks lint types docs requirements clean
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -26,14 +33,19 @@ quickstart: $(VENV)/.installed
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --durations 10
-	$(MAKE) test-tfds
 
-test-tfds: $(TFDS_VENV)/.test
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --durations 10 -m slow
+
+test-tfds: $(TFDS_VENV)/.installed
 	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream \
 		--ignore tests/upstream/test_upstream_own_tests.py
 
-test-reliability: $(VENV)/.test
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,fuzz]'
+test-versions: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" tests/versions/run $(JOBS)
+
+test-reliability: $(VENV)/.dev
+	$(BIN)/python $(INSTALL) -r requirements/fuzz.txt
 	$(BIN)/python -m pytest -m reliability --durations 10 tests/reliability
 
 benchmarks: $(VENV)/.installed
@@ -42,34 +54,37 @@ benchmarks: $(VENV)/.installed
 	done
 	$(BIN)/python experiments/benchmarks/table.py --folder $(RESULTS)
 
-lint: $(VENV)/.test
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.test
+types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.installed
-	$(PIP) install --quiet --editable '.[docs]'
-	$(BIN)/mkdocs build
+docs: $(VENV)/.dev
+	$(BIN)/zensical build --strict --clean
+
+requirements: $(VENV)/.dev
+	$(LOCK) $(UPGRADE) --output-file requirements.txt
+	$(LOCK) --constraint requirements.txt --extra test --extra docs --output-file requirements/dev.txt
+	$(LOCK) --constraint requirements/dev.txt --extra test --extra tfds --output-file requirements/tfds.txt
+	$(LOCK) --constraint requirements/dev.txt --extra fuzz --output-file requirements/fuzz.txt
 
 clean:
-	rm -rf $(VENV) $(TFDS_VENV) build *.egg-info
+	rm -rf $(VENV) $(TFDS_VENV) build dist site *.egg-info
 
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: setup.py requirements.txt
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable .
-	$(PIP) install --quiet --no-deps $(UPSTREAM)
+	$(BIN)/python $(INSTALL) -r requirements.txt --editable .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+$(VENV)/.dev: $(VENV)/.installed requirements/dev.txt
+	$(BIN)/python $(INSTALL) -r requirements/dev.txt
 	touch $@
 
-$(TFDS_VENV)/.test: setup.py constraints.txt
+$(TFDS_VENV)/.installed: setup.py requirements/tfds.txt
 	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(TFDS_VENV)
-	$(TFDS_PIP) install --quiet --constraint constraints.txt --editable '.[test,tfds]'
-	$(TFDS_PIP) install --quiet --no-deps $(UPSTREAM)
+	$(TFDS_VENV)/bin/python $(INSTALL) -r requirements/tfds.txt --editable .
 	touch $@

@@ -12,13 +12,17 @@ TFDS = [
     "importlib_resources",  # TFDS imports it, and declares it for old Pythons alone
 ]
 TEST = [
-    "pytest>=8",
-    "pytest-xdist>=3.5",  # the suite uses both cores
+    "pytest>=9",
+    "pytest-xdist>=3.8",  # the suite uses both cores
     "ruff>=0.6",
     "mypy>=1.11",
+    "uv>=0.8",  # resolves the pinned files and the lowest versions, and builds the wheel
 ]
 FUZZ = ["atheris>=2.3"]  # guided by coverage; `make test-reliability` uses it
-DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"]
+DOCS = [
+    "zensical>=0.0.70",  # what the makers of mkdocs-material, which ends in 2027, go on with
+    "mkdocstrings[python]>=1.0",
+]
 
 setup(
     name="comm-lopt",
@@ -41,22 +45,22 @@ setup(
     # be met today. What it imports is listed here.
     install_requires=[
         "absl-py>=2.1",
-        "chex>=0.1.86",
-        "dm-haiku>=0.0.13",
+        "chex>=0.1.91",
+        "dm-haiku>=0.0.16",
         "drjax>=0.1.4",  # maps workers, with or without a mesh
-        "filelock>=3.12",  # one process at a time makes a data set or a run
-        "flax>=0.10",
+        "filelock>=3.16",  # one process at a time makes a data set or a run
+        "flax>=0.12.3",
         "gin-config>=0.5",
-        "jax>=0.7",
-        "matplotlib>=3.8",
-        "numpy>=1.26",
-        "optax>=0.2.6",
-        "orbax-checkpoint>=0.11",  # checkpoints that are whole or not there
-        "safetensors>=0.4",  # theta as data: arrays and a JSON header
-        "scikit-learn>=1.4",  # bundles the digits
-        "tensorboardX>=2.6",  # TensorBoard events without TensorFlow
-        "tqdm>=4.66",
-        "typing_extensions>=4.10",  # upstream imports it
+        "jax>=0.9",
+        "matplotlib>=3.9",
+        "numpy>=2.1",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.11.31",  # checkpoints that are whole or not there
+        "safetensors>=0.5",  # theta as data: arrays and a JSON header
+        "scikit-learn>=1.6",  # bundles the digits
+        "tensorboardX>=2.6.2",  # TensorBoard events without TensorFlow
+        "tqdm>=4.67",
+        "typing_extensions>=4.12",  # upstream imports it
     ],
     extras_require={"tfds": TFDS, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
