@@ -81,7 +81,7 @@ class Method:
     def __post_init__(self) -> None:
         checked_name(self.label)
 
-    def with_values(self, source: str, **values: Any) -> Method:
+    def with_values(self, source: str, /, **values: Any) -> Method:
         """The same method with other values.
 
         Raises:

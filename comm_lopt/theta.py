@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from comm_lopt.atomic import replacing
 from comm_lopt.checks import nearest_name
+from comm_lopt.damage import damage_as
 from comm_lopt.hyperparameters import configured, plain
 from comm_lopt.optimizers.by_name import learned_class
 from comm_lopt.optimizers.registry import OPTIMIZERS
@@ -134,20 +135,15 @@ def load_theta(
     Raises:
       FileNotFoundError: no theta there.
       ThetaError: not a theta of ours, damaged, of a newer format or other features, or of
-        another class, K or size than `learned_opt`. A file can raise nothing else.
+        another class, K or size than `learned_opt`. What is in a file can raise nothing else.
     """
     path = _file_at(path)
-    try:
+    with damage_as(ThetaError, f"{path} is not a theta of comm_lopt", "pass another file."):
         header, arrays = _read(path)
         saved_opt = _optimizer_of(header, len(arrays))
         trained_on = _checked_trained_on(header["trained_on"])
         template = jax.eval_shape(saved_opt.init, jax.random.PRNGKey(0))
         _check_leaves(str(path), f"{header['class']} with {header['hparams']}", template, arrays)
-    except ThetaError:
-        raise
-    # What a hostile header makes safetensors, JSON and JAX raise is an open list.
-    except Exception as error:
-        raise ThetaError(f"{path} is not a theta of comm_lopt: {error!r:.300}.") from error
     if learned_opt is not None:
         _check_same(path, saved_opt, learned_opt)
     leaves = [jnp.asarray(arrays[name]) for name in _leaves(template)]

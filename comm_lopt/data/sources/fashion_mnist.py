@@ -49,9 +49,10 @@ def find_fashion_mnist(folder: str | os.PathLike[str] | None = None) -> pathlib.
     looked = " or ".join(map(str, candidates))
     raise FileNotFoundError(
         f"Fashion-MNIST is not in {looked}; on Debian or Ubuntu run "
-        "`apt-get install dataset-fashion-mnist`, elsewhere put train-images-idx3-ubyte.gz and "
-        f"its three siblings into a folder fashion_mnist and set {DATA_VARIABLE} to the folder "
-        "around it, or run `comm-lopt data prepare fashion_mnist`, which downloads it."
+        "`apt-get install dataset-fashion-mnist`, elsewhere put train-images-idx3-ubyte or "
+        "train-images.idx3-ubyte (with .gz or without) and its three siblings into a folder "
+        f"fashion_mnist and set {DATA_VARIABLE} to the folder around it, or run `comm-lopt data "
+        "prepare fashion_mnist`, which downloads it."
     )
 
 

@@ -6,11 +6,11 @@ import gzip
 import math
 import os
 import pathlib
-import zlib
 from typing import Protocol
 
 import numpy as np
 
+from comm_lopt.damage import damage_as
 from comm_lopt.data.sources.folder import DataError
 from comm_lopt.data.sources.images import LabelledImages, check_images
 from comm_lopt.data.sources.unpacking import check_unpacked_size
@@ -20,10 +20,8 @@ __all__ = ["find_idx_files", "read_idx", "read_idx_images", "require_idx_files"]
 _UINT8 = 0x08
 _MAX_RANK = 8
 _PIECE = 1 << 20
-_FILES = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
+_SPLITS = {"train": "train", "test": "t10k"}
+_KINDS = {"images": 3, "labels": 1}
 
 
 class _Readable(Protocol):
@@ -49,24 +47,24 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """
     path = pathlib.Path(path)
     packed = path.suffix == ".gz"
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            shape = _read_shape(path, file)
-            expected = math.prod(shape)
-            if packed:
-                check_unpacked_size(path, expected)
-            # One byte more than expected tells whether the file is longer, and has gzip compare
-            # its checksum, which stands at the end.
-            content = _read_at_most(file, expected + 1)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be unpacked: {error}; fetch it anew.") from error
-    if len(content) != expected:
-        found = f"{len(content)}" if len(content) < expected else "more"
-        raise DataError(
-            f"{path} says it has shape {list(shape)}, {expected} values, and holds {found}; fetch "
-            "it anew."
-        )
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    with (
+        damage_as(DataError, f"{path} cannot be read as IDX", "fetch it anew."),
+        gzip.open(path) if packed else path.open("rb") as file,
+    ):
+        shape = _read_shape(path, file)
+        expected = math.prod(shape)
+        if packed:
+            check_unpacked_size(path, expected)
+        # One byte more than expected tells whether the file is longer, and has gzip compare its
+        # checksum, which stands at the end.
+        content = _read_at_most(file, expected + 1)
+        if len(content) != expected:
+            found = f"{len(content)}" if len(content) < expected else "more"
+            raise DataError(
+                f"{path} says it has shape {list(shape)}, {expected} values, and holds {found}; "
+                "fetch it anew."
+            )
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def _read_shape(path: pathlib.Path, file: _Readable) -> tuple[int, ...]:
@@ -101,17 +99,19 @@ def _read_at_most(file: _Readable, limit: int) -> bytearray:
 def find_idx_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.Path]] | None:
     """Returns the files of images and labels by split ("train", "test"), or None.
 
-    They are named as MNIST's: `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and so on,
-    with `.gz` or without.
+    They are named as MNIST's, `train-images-idx3-ubyte`, `t10k-labels-idx1-ubyte` and so on, or
+    as Kaggle's, `train-images.idx3-ubyte`; each with `.gz` or without.
     """
-    found = {}
-    for split, names in _FILES.items():
-        candidates = [(folder / name, folder / f"{name}.gz") for name in names]
-        paths = [next((path for path in pair if path.is_file()), None) for pair in candidates]
-        if paths[0] is None or paths[1] is None:
-            return None
-        found[split] = (paths[0], paths[1])
-    return found
+    try:
+        return require_idx_files(folder)
+    except FileNotFoundError:
+        return None
+
+
+def _names(split: str, kind: str) -> list[str]:
+    """Names that a file of a split may have, the usual ones first."""
+    stem, ending = f"{_SPLITS[split]}-{kind}", f"idx{_KINDS[kind]}-ubyte"
+    return [f"{stem}{dot}{ending}{packed}" for dot in "-." for packed in ("", ".gz")]
 
 
 def require_idx_files(
@@ -120,15 +120,20 @@ def require_idx_files(
     """What `find_idx_files` returns.
 
     Raises:
-      FileNotFoundError: a file is missing.
+      FileNotFoundError: a file is missing; says by which names it was looked for.
     """
-    files = find_idx_files(pathlib.Path(folder))
-    if files is None:
-        raise FileNotFoundError(
-            f"{folder} lacks train-images-idx3-ubyte or one of its three siblings (with .gz or "
-            "without)."
-        )
-    return files
+    found = {}
+    for split in _SPLITS:
+        images, labels = (_first_file(pathlib.Path(folder), _names(split, kind)) for kind in _KINDS)
+        found[split] = (images, labels)
+    return found
+
+
+def _first_file(folder: pathlib.Path, names: list[str]) -> pathlib.Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has none of {', '.join(names)}; put one of them there.")
 
 
 def read_idx_images(

@@ -30,7 +30,8 @@ def idx_folder_datasets(
     the t10k files are test.
 
     Args:
-      folder: holds `train-images-idx3-ubyte` and its three siblings.
+      folder: holds `train-images-idx3-ubyte` (or Kaggle's `train-images.idx3-ubyte`) and its three
+        siblings.
       batch_size: B.
       seed: seed of the order in which training draws the images.
       num_classes: number of classes.

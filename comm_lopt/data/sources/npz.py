@@ -6,14 +6,15 @@ import math
 import os
 import pathlib
 import zipfile
-from typing import IO
 
 import gin
 import numpy as np
 
+from comm_lopt.damage import damage_as
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.sources.folder import DataError
 from comm_lopt.data.sources.images import LabelledImages, check_images, image_datasets
+from comm_lopt.data.sources.npy import read_npy_header
 from comm_lopt.data.sources.source import YourSource
 from comm_lopt.data.sources.splits import (
     LAST_FIFTH_HELD_OUT,
@@ -31,6 +32,7 @@ NPZ = YourSource(
     yours="npz_datasets.path",
 )
 _SHUFFLE_SEED = 0
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -38,29 +40,30 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: it is truncated, corrupt, no `.npz` file, or unpacks to more than data does
-        (see `check_unpacked_size`).
+      DataError: it is truncated, corrupt, no `.npz` file, packed in another way than NumPy packs,
+        or unpacks to more than data does (see `check_unpacked_size`).
     """
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with zipfile.ZipFile(path) as file:
-            members = file.infolist()
-            check_unpacked_size(path, sum(member.file_size for member in members))
-            return {m.filename.removesuffix(".npy"): _array(file, m) for m in members}
-    except DataError:
-        raise
-    # What a damaged file raises in zipfile and in NumPy is an open list.
-    except Exception as error:
-        raise DataError(
-            f"{path} cannot be read as .npz ({error}); it is damaged or another kind of file."
-        ) from error
+    told = f"{path} cannot be read as .npz"
+    fix = "it is damaged or another kind of file."
+    with damage_as(DataError, told, fix), zipfile.ZipFile(path) as file:
+        members = file.infolist()
+        for member in members:
+            # bz2 and lzma give all that a few bytes unpack to at once, whatever size is said.
+            if member.compress_type not in _PACKED:
+                raise ValueError(
+                    f"{member.filename} is packed by method {member.compress_type}; NumPy stores "
+                    f"({zipfile.ZIP_STORED}) or deflates ({zipfile.ZIP_DEFLATED})"
+                )
+        check_unpacked_size(path, sum(member.file_size for member in members))
+        return {m.filename.removesuffix(".npy"): _array(file, m) for m in members}
 
 
 def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     with file.open(member) as content:
-        shape, dtype = _header(content)
+        shape, dtype = read_npy_header(content)
         # NumPy would make the whole array before it reads the first value.
         if math.prod(shape) * dtype.itemsize > member.file_size:
             raise ValueError(
@@ -72,23 +75,6 @@ def _array(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         if content.read(1):
             raise ValueError(f"{member.filename} is longer than its header says")
     return array
-
-
-def _header(content: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type that an array of a `.npy` file says it has."""
-    version = np.lib.format.read_magic(content)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"format version {version} of .npy; images and labels need 1.0 or 2.0")
-    shape, _, dtype = readers[version](content)
-    if dtype.hasobject:
-        raise ValueError("pickled objects, which are never read: allow_pickle=False")
-    if not dtype.itemsize:
-        raise ValueError(f"values of type {dtype}, which have no size")
-    return shape, dtype
 
 
 @gin.configurable(module="comm_lopt")
@@ -133,7 +119,7 @@ def npz_datasets(
         splits = {name: shuffled[part] for name, part in parts.items()}
     else:
         raise DataError(
-            f"{path} holds {sorted(arrays)}; it needs image and label, or x_train, y_train, "
+            f"{path} holds {sorted(arrays)[:20]}; it needs image and label, or x_train, y_train, "
             "x_test and y_test."
         )
     size = splits["train"].images.shape[1]

@@ -43,7 +43,10 @@ DAMAGED = {
     "one value missing": (WHOLE[:-1], "24 values, and holds 23"),
     "one value too many": (WHOLE + b"x", "24 values, and holds more"),
     "absurd shape": (struct.pack(">BBBB3I", 0, 0, 8, 3, *[2**32 - 1] * 3), "and holds 0"),
-}
+    "absurd shape of nothing": (
+        struct.pack(">BBBB3I", 0, 0, 8, 3, 0, *[2**32 - 1] * 2), "cannot be read as IDX",
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DAMAGED)
@@ -64,7 +67,7 @@ def test_damaged_gzip_is_refused(tmp_path, content):
     path = tmp_path / "file.gz"
     path.write_bytes(content)
     # What comes before the damage may be looked at first.
-    with pytest.raises(DataError, match="cannot be unpacked|begins with"):
+    with pytest.raises(DataError, match="cannot be read as IDX|begins with"):
         read_idx(path)
 
 
@@ -126,6 +129,25 @@ def test_four_files_are_found_packed_or_not(tmp_path, packed):
     for split, size in (("train", 8), ("test", 5)):
         images, labels = map(read_idx, files[split])
         assert (images.shape, labels.shape) == ((size, 28, 28), (size,))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["images", "labels", "-"])
+def test_kaggles_names_are_found_beside_the_usual_ones(tmp_path, kind, packed):
+    write_fashion_mnist(tmp_path, 8, 5)
+    for path in list(tmp_path.iterdir()):
+        if kind in path.name:
+            named = path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+            if packed:
+                named.with_name(f"{named.name}.gz").write_bytes(gzip.compress(named.read_bytes()))
+                named.unlink()
+                # Kaggle's archive has folders of the usual names.
+                path.mkdir()
+    files = find_idx_files(tmp_path)
+    assert {split: [len(read_idx(path)) for path in pair] for split, pair in files.items()} == {
+        "train": [8, 8],
+        "test": [5, 5],
+    }
 
 
 def test_three_files_are_none(tmp_path):

@@ -41,7 +41,9 @@ def test_packed_files_give_the_same(tmp_path):
 def test_missing_file_is_told(tmp_path):
     write_fashion_mnist(tmp_path, 40, 7)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path} lacks train-images-idx3-ubyte or one"):
+    names = ["t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"]
+    told = ", ".join(f"{name}, {name}.gz" for name in names)
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} has none of {told}; put"):
         idx_folder_datasets(str(tmp_path))
 
 

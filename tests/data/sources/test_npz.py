@@ -1,6 +1,7 @@
 """Images and labels in an `.npz` file: what is written comes back, and damage is told."""
 
 import io
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -162,6 +163,20 @@ def test_small_file_that_unpacks_to_a_lot_is_refused_before_it_does(tmp_path):
     zipped(path, "image", {"shape": (80_000_000,)}, bytes(80_000_000))
     with pytest.raises(DataError, match="unpacks to 80000[0-9]+ bytes, more than 67108864"):
         read_npz(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_packing_than_numpys_is_refused_before_anything_is_unpacked(tmp_path, method):
+    path = tmp_path / "data.npz"
+    with zipfile.ZipFile(path, "w", method) as file:
+        file.writestr("image.npy", bytes(30_000_000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=rf"image.npy is packed by method {method}; NumPy"):
+            read_npz(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_pickled_arrays_are_refused_and_not_run(tmp_path):
