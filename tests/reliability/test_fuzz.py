@@ -1,5 +1,6 @@
 """Files from elsewhere: whatever is in them, a reader gives its data or its one error."""
 
+import contextlib
 import gzip
 import io
 import json
@@ -19,9 +20,12 @@ from comm_lopt import meta_test
 from comm_lopt.data.sources.folder import DataError
 from comm_lopt.data.sources.idx import read_idx
 from comm_lopt.data.sources.npz import read_npz
+from comm_lopt.data.sources.prepared import read_prepared, writing_prepared
+from comm_lopt.data.sources.text import read_text
+from comm_lopt.meta_test.check_results import check_sweep, read_json
 
 MOST_SECONDS, MOST_MEMORY_MB = 5.0, 100
-QUICK, LONG = 600, 25_000
+QUICK, LONG = 300, 25_000
 
 
 def split_safetensors(content):
@@ -74,7 +78,8 @@ def idx_files(count, rng):
     values = bytes(range(24))
     for _ in range(count):
         rank = rng.choice([1, 2, 3, 3, 3, 0, 8, 9, 255])
-        sizes = rng.choice([[2, 3, 4], [24], [0], [2**32 - 1] * 3, [rng.randrange(2**32)] * 3])
+        most = 2**32 - 1
+        sizes = rng.choice([[2, 3, 4], [24], [0], [0, most, most], [most], [rng.randrange(most)]])
         content = struct.pack(">BBBB", 0, 0, rng.choice([8, 8, 8, 9, 13]), rank)
         content += b"".join(struct.pack(">I", size) for size in (sizes * 9)[:rank]) + values
         if rng.random() < 0.5:
@@ -83,11 +88,24 @@ def idx_files(count, rng):
         yield packed if rng.random() < 0.5 else mutated_bytes(packed, rng)
 
 
+def idx_of_both_kinds(path):
+    """Reads a file as a packed one, and what it unpacks to, or itself, as a plain one."""
+    plain = path.with_suffix(".idx")
+    try:
+        with gzip.open(path) as file:
+            plain.write_bytes(file.read(1000))
+    except (OSError, EOFError, zlib.error):
+        plain.write_bytes(path.read_bytes())
+    with contextlib.suppress(DataError):
+        read_idx(plain)
+    read_idx(path)
+
+
 def npz_files(count, rng):
     """Archives with bytes, array headers or directory changed."""
     for _ in range(count):
         file = io.BytesIO()
-        method = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+        method = rng.choice([0, 0, 8, 8, 8, 8, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
         with zipfile.ZipFile(file, "w", method) as archive:
             for name in rng.choice([["image", "label"], ["image"], ["../x"], []]):
                 archive.writestr(f"{name}.npy", npy_bytes(rng))
@@ -106,6 +124,83 @@ def npy_bytes(rng):
     write(array, header)
     content = array.getvalue() + bytes(rng.choice([6, 24, 0, 1_000_000]))
     return content if rng.random() < 0.5 else mutated_bytes(content, rng)
+
+
+def prepared_folder(folder):
+    """A prepared data set, whose files are then changed one at a time."""
+    place = folder / "prepared"
+    with writing_prepared(place) as writer:
+        for split in ("train", "test"):
+            writer.write(split, iter([{"image": np.ones((6, 2), np.uint8)}]))
+        writer.finish({"tfds": "x:1.0.0"})
+    (folder / "x.image.npy").write_bytes((place / "train.image.npy").read_bytes())
+    return place
+
+
+def prepared_headers(folder, count, rng):
+    """Headers of prepared data with bytes or values changed, or that lead out of the folder."""
+    whole = json.loads((folder / "dataset.json").read_bytes())
+    for _ in range(count):
+        match rng.randrange(20):
+            case 0:
+                yield nested(rng)
+            case 1:
+                yield json_bytes({**whole, "splits": {"../x": whole["splits"]["train"]}})
+            case 2 | 3 | 4:
+                yield mutated_bytes(json_bytes(whole), rng)
+            case _:
+                yield json_bytes(mutated_json(whole, rng))
+
+
+def prepared_arrays(folder, count, rng):
+    """Arrays of prepared data with bytes or header changed, and files of other kinds."""
+    whole = (folder / "train.image.npy").read_bytes()
+    archive = io.BytesIO()
+    np.savez(archive, image=np.ones(3))
+    for _ in range(count):
+        kinds = [whole, mutated_bytes(whole, rng), npy_bytes(rng), archive.getvalue()]
+        yield rng.choice(kinds)
+
+
+def text_files(count, rng):
+    """Text with bytes changed."""
+    for _ in range(count):
+        content = "text, in every language: äß漢字🙂\n".encode() * 3
+        yield content if rng.random() < 0.1 else mutated_bytes(content, rng)
+
+
+def sweep_files(count, rng):
+    """Sweeps with bytes or values changed."""
+    entry = small_entry()
+    names = ("optimizer", "local_optimizer", "sends", "workers", "learned", "hparams", "sources")
+    whole = {
+        "format_version": 2,
+        "problem": small_results({})["problem"],
+        "label": "SlowMo",
+        "method": {**{n: entry[n] for n in names}, "hparams": {"momentum": 0.9}, "theta": None},
+        "seeds": [0, 1],
+        "best": {"momentum": 0.9},
+        "points": [{"hparams": {"momentum": 0.9}, "final_train_loss": 0.5}],
+    }
+    for _ in range(count):
+        match rng.randrange(20):
+            case 0:
+                yield nested(rng)
+            case 1 | 2:
+                yield mutated_bytes(json_bytes(whole), rng)
+            case _:
+                yield json_bytes(mutated_json(whole, rng))
+
+
+def tuned(path):
+    """Reads a sweep, and builds its method as `meta-test --tuned` does."""
+    saved = read_json(path, check_sweep)
+    method = saved["method"]
+    try:
+        made = meta_test.hand_designed(method["optimizer"], saved["label"])
+        made.with_values("sweep", **method["hparams"]).with_values("sweep", **saved["best"])
+    except ValueError as error:
+        raise meta_test.ResultsError(str(error)) from error
 
 
 def whole_results():
@@ -135,11 +230,19 @@ def reported(path):
         comm_lopt.loss_figure(results).savefig(io.BytesIO(), dpi=20)
 
 
+def of_folder(path):
+    return read_prepared(path.parent)
+
+
 KINDS = {
     "theta": (comm_lopt.load_theta, comm_lopt.ThetaError, "theta.safetensors"),
-    "idx": (read_idx, DataError, "images.gz"),
+    "idx": (idx_of_both_kinds, DataError, "images.gz"),
     "npz": (read_npz, DataError, "data.npz"),
+    "prepared header": (of_folder, DataError, "prepared/dataset.json"),
+    "prepared array": (of_folder, DataError, "prepared/train.image.npy"),
+    "text": (read_text, DataError, "text.txt"),
     "results": (reported, meta_test.ResultsError, "results.json"),
+    "sweep": (tuned, meta_test.ResultsError, "sweep.json"),
 }
 
 
@@ -149,6 +252,10 @@ def fuzzed(kind, folder, count, seed):
         "theta": lambda: theta_files(folder, count, rng),
         "idx": lambda: idx_files(count, rng),
         "npz": lambda: npz_files(count, rng),
+        "prepared header": lambda: prepared_headers(prepared_folder(folder), count, rng),
+        "prepared array": lambda: prepared_arrays(prepared_folder(folder), count, rng),
+        "text": lambda: text_files(count, rng),
+        "sweep": lambda: sweep_files(count, rng),
         "results": lambda: results_files(count, rng),
     }[kind]()
     read, error, name = KINDS[kind]

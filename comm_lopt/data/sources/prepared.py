@@ -3,7 +3,8 @@
 A folder is `$COMM_LOPT_DATA/<name>/` with one `.npy` file for each array of each split and
 `dataset.json`, which says what they are. It is written beside its place and moved there when it
 is whole, so that what lies there is whole. Reading needs neither TensorFlow nor memory for what
-is not used; the order of examples is then ours, and a resumed run knows its place in it.
+is not used; the order of examples is then ours, and a resumed run knows its place in it. A folder
+may be a link: what it points to is then the place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -19,12 +23,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from comm_lopt.atomic import locked
+from comm_lopt.damage import damage_as
 from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.npy import read_npy_header
 
 __all__ = ["PreparedWriter", "exclusive", "read_prepared", "writing_prepared"]
 
 _FORMAT, _VERSION = "comm_lopt.data", 1
+_FIX = "prepare the data anew."
 _HEADER = "dataset.json"
+# A header of a hundred arrays has 10 KB.
+_MAX_HEADER = 1 << 20
 
 
 def read_prepared(folder: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, Any]]:
@@ -40,27 +49,26 @@ def read_prepared(folder: pathlib.Path) -> tuple[dict[str, dict[str, np.ndarray]
     path = folder / _HEADER
     if not path.is_file():
         raise FileNotFoundError(f"there is no prepared data set in {folder}.")
-    try:
+    with damage_as(DataError, f"{path} is damaged", _FIX):
+        if path.stat().st_size > _MAX_HEADER:
+            raise ValueError(f"it has more than {_MAX_HEADER} bytes")
         header = json.loads(path.read_text(encoding="utf-8"))
         if header["format"] != _FORMAT or header["version"] != _VERSION:
             raise DataError(
                 f"{path} is of format {header['format']!r}, version {header['version']}; this is "
-                f"comm_lopt's version {_VERSION}; prepare the data anew."
+                f"comm_lopt's version {_VERSION}; {_FIX}"
             )
-        shapes = {
-            split: {key: (list(map(int, a["shape"])), str(a["dtype"])) for key, a in arrays.items()}
+        expected = {
+            split: {
+                key: (folder / _file(split, key), list(map(int, a["shape"])), str(a["dtype"]))
+                for key, a in arrays.items()
+            }
             for split, arrays in header["splits"].items()
         }
         info = dict(header["info"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is damaged ({error!r}); prepare the data anew.") from error
     return {
-        split: {
-            key: _mapped(folder / _file(split, key), *expected) for key, expected in keys.items()
-        }
-        for split, keys in shapes.items()
+        split: {key: _mapped(*file) for key, file in files.items()}
+        for split, files in expected.items()
     }, info
 
 
@@ -83,6 +91,7 @@ class PreparedWriter:
 
         Raises:
           DataError: no batches, or batches that differ in keys, types or row shapes.
+          ValueError: a name of a split or key that is more than letters, digits, _ and -.
         """
         first = next(batches, None)
         if first is None:
@@ -131,10 +140,16 @@ def exclusive(folder: pathlib.Path) -> Iterator[None]:
     Raises:
       FileExistsError: another process is at it.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_name(f".{folder.name}.lock")
+    place = _place(folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.with_name(f".{place.name}.lock")
     with locked(lock, f"another process is preparing {folder}; wait until it has ended."):
         yield
+
+
+def _place(folder: pathlib.Path) -> pathlib.Path:
+    """Where a folder lies or will lie: what it points to if it or one around it is a link."""
+    return pathlib.Path(os.path.realpath(folder))
 
 
 @contextlib.contextmanager
@@ -142,19 +157,27 @@ def writing_prepared(folder: pathlib.Path) -> Iterator[PreparedWriter]:
     """Gives a writer whose data set comes to lie in `folder` when the block ends well.
 
     What an earlier, interrupted attempt left behind is removed first, and so is a damaged data
-    set in `folder`.
+    set in `folder`. A data set that is whole is never removed: if it cannot be moved to `folder`
+    it stays where it was written.
 
     Raises:
       FileExistsError: a whole data set or something else is there already, or another process
         is preparing it.
+      OSError: the data set could not be moved; says where it lies.
     """
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    place = _place(folder)
+    unfinished = place.with_name(f".{place.name}.unfinished")
     with exclusive(folder):
-        if _is_whole(folder):
+        if _is_whole(place):
             raise FileExistsError(
                 f"{folder} is there already and whole; remove it to prepare it anew."
             )
-        if folder.exists() and not (folder / _HEADER).exists() and any(folder.iterdir()):
+        if _is_whole(unfinished):
+            raise FileExistsError(
+                f"{unfinished} is the whole data set, which an earlier attempt could not move to "
+                f"{place}; move it there, or remove it to prepare it anew."
+            )
+        if place.exists() and not (place / _HEADER).exists() and any(place.iterdir()):
             raise FileExistsError(
                 f"{folder} holds something else than prepared data; move it away first."
             )
@@ -162,11 +185,23 @@ def writing_prepared(folder: pathlib.Path) -> Iterator[PreparedWriter]:
         unfinished.mkdir()
         try:
             yield PreparedWriter(unfinished)
-            if (folder / _HEADER).exists():
-                shutil.rmtree(folder)
-            unfinished.replace(folder)
-        finally:
+        except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        _move(unfinished, place)
+
+
+def _move(unfinished: pathlib.Path, place: pathlib.Path) -> None:
+    try:
+        if (place / _HEADER).exists():
+            shutil.rmtree(place)
+        unfinished.replace(place)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the data set is whole and lies in {unfinished}; it cannot be moved to {place} "
+            f"({error.strerror}): move it there yourself.",
+        ) from error
 
 
 def _is_whole(folder: pathlib.Path) -> bool:
@@ -178,26 +213,29 @@ def _is_whole(folder: pathlib.Path) -> bool:
 
 
 def _file(split: str, key: str) -> str:
+    """Name of an array's file; a header from elsewhere cannot lead out of its folder."""
+    for name in (split, key):
+        if not re.fullmatch(r"\w[\w-]{0,99}", name):
+            raise ValueError(f"{name!r:.100} is no name of a split or an array")
     return f"{split}.{key}.npy"
 
 
 def _mapped(path: pathlib.Path, shape: list[int], dtype: str) -> np.ndarray:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    # What a damaged header raises in NumPy is an open list.
-    except Exception as error:
-        raise DataError(f"{path} cannot be read ({error}); prepare the data anew.") from error
-    if list(array.shape) != shape or str(array.dtype) != dtype:
-        raise DataError(
-            f"{path} has {array.dtype} {list(array.shape)} and should have {dtype} {shape}; "
-            "prepare the data anew."
-        )
-    if path.stat().st_size != array.offset + array.nbytes:
-        raise DataError(
-            f"{path} has {path.stat().st_size} bytes and should have "
-            f"{array.offset + array.nbytes}; prepare the data anew."
-        )
-    return array
+    if not path.is_file():
+        raise DataError(f"{path} cannot be read: there is no such file; {_FIX}")
+    with damage_as(DataError, f"{path} cannot be read", _FIX):
+        with path.open("rb") as file:
+            found, found_type = read_npy_header(file)
+            size = file.tell() + math.prod(found) * found_type.itemsize
+        if list(found) != shape or str(found_type) != dtype:
+            raise DataError(
+                f"{path} has {found_type} {list(found)} and should have {dtype} {shape}; {_FIX}"
+            )
+        if path.stat().st_size != size:
+            raise DataError(
+                f"{path} has {path.stat().st_size} bytes and should have {size}; {_FIX}"
+            )
+        return np.lib.format.open_memmap(path, mode="r")
 
 
 def _write_header(file: BinaryIO, count: int, dtype: np.dtype, row: tuple[int, ...]) -> int:

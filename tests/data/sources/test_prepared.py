@@ -1,50 +1,30 @@
 """Prepared data: what lies in its place is whole, whatever happened before."""
 
-import json
+import errno
 import os
 import signal
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
-from small_data import damaged, unfinished_counterpart
+from small_data import unfinished_counterpart
+from small_prepared import (
+    OTHER,
+    RNG,
+    TEST,
+    TRAIN,
+    assert_holds,
+    batches_of,
+    damage_header,
+    damage_values,
+    remove_file,
+    write,
+)
 
 from comm_lopt.data.sources.folder import DataError
 from comm_lopt.data.sources.prepared import exclusive, read_prepared, writing_prepared
-
-RNG = np.random.default_rng(0)
-TRAIN = {
-    "image": RNG.integers(0, 256, (11, 3, 3, 1)).astype(np.uint8),
-    "label": RNG.integers(0, 5, 11).astype(np.int32),
-}
-TEST = {key: array[:4] for key, array in TRAIN.items()}
-OTHER = {key: array[::-1] for key, array in TRAIN.items()}
-
-
-def batches_of(arrays, cuts=(3, 4)):
-    pieces = {key: np.split(array, cuts) for key, array in arrays.items()}
-    for i in range(len(cuts) + 1):
-        yield {key: piece[i] for key, piece in pieces.items()}
-
-
-def write(folder, train=TRAIN, info=None):
-    with writing_prepared(folder) as writer:
-        assert writer.write("train", batches_of(train)) == len(train["label"])
-        assert writer.write("test", iter([TEST])) == 4
-        writer.finish(info or {"tfds": "made_up:1.0.0"})
-
-
-def assert_holds(folder, train=TRAIN):
-    arrays, _ = read_prepared(folder)
-    assert {name: set(split) for name, split in arrays.items()} == {
-        "train": set(TRAIN),
-        "test": set(TEST),
-    }
-    for expected, split in ((train, "train"), (TEST, "test")):
-        for key, array in expected.items():
-            assert arrays[split][key].dtype == array.dtype
-            np.testing.assert_array_equal(arrays[split][key], array)
 
 
 @pytest.fixture
@@ -133,31 +113,6 @@ def test_whole_data_set_is_not_written_over(folder):
     with pytest.raises(FileExistsError, match=f"{folder} is there already and whole; remove it"):
         write(folder, OTHER)
     assert_holds(folder)
-
-
-def damage_values(folder):
-    path = folder / "train.image.npy"
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def lengthen(folder):
-    path = folder / "train.image.npy"
-    path.write_bytes(path.read_bytes() + b"x")
-
-
-def shift_values(folder):
-    path = folder / "train.image.npy"
-    content = bytearray(path.read_bytes())
-    content[8] -= 16
-    path.write_bytes(content)
-
-
-def damage_header(folder):
-    (folder / "dataset.json").write_text("{", encoding="utf-8")
-
-
-def remove_file(folder):
-    (folder / "test.label.npy").unlink()
 
 
 damages = pytest.mark.parametrize("damage", [damage_values, damage_header, remove_file])
@@ -254,6 +209,65 @@ def test_remains_of_an_earlier_attempt_do_not_come_into_the_next(folder):
     assert not (folder / "stale.npy").exists()
 
 
+@pytest.fixture(params=["link", "dangling link", "link above", "dangling link above"])
+def linked(request, tmp_path, folder):
+    """A folder that is a link, or lies behind one, and where it then really lies."""
+    elsewhere = tmp_path / "elsewhere" / "deep"
+    link = folder.parent if "above" in request.param else folder
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    if "dangling" not in request.param:
+        elsewhere.mkdir(parents=True)
+    return folder, elsewhere / folder.name if link != folder else elsewhere
+
+
+def test_data_set_comes_to_lie_where_a_link_leads(linked):
+    folder, place = linked
+    write(folder)
+    assert_holds(folder)
+    assert_holds(place)
+    damage_header(folder)
+    write(folder, OTHER)
+    assert_holds(place, OTHER)
+    left = {path.name for path in place.parent.iterdir()}
+    assert left <= {place.name, f".{place.name}.lock"}
+
+
+def test_finished_work_that_cannot_be_moved_stays_and_is_told(folder):
+    unfinished = unfinished_counterpart(folder)
+    with (
+        pytest.raises(OSError, match=f"whole and lies in {unfinished}; it cannot be moved"),
+        writing_prepared(folder) as writer,
+    ):
+        writer.write("train", batches_of(TRAIN))
+        writer.write("test", iter([TEST]))
+        writer.finish({})
+        folder.mkdir()
+        (folder / "precious").touch()
+    assert_holds(unfinished)
+    (folder / "precious").unlink()
+    with pytest.raises(FileExistsError, match=f"{unfinished} is the whole data set.* move it"):
+        write(folder)
+    assert_holds(unfinished)
+
+
+def test_two_links_to_one_folder_are_one_place(tmp_path, folder):
+    other = tmp_path / "other"
+    other.symlink_to(folder)
+    with exclusive(folder), pytest.raises(FileExistsError, match="another process"):
+        write(other)
+
+
+def test_data_set_that_cannot_be_read_just_now_is_not_replaced(folder):
+    write(folder)
+    with (
+        mock.patch("pathlib.Path.read_text", side_effect=OSError(errno.EIO, "no")),
+        pytest.raises(OSError, match="no"),
+    ):
+        write(folder, OTHER)
+    assert_holds(folder)
+
+
 def test_only_one_at_a_time_makes_a_folder_and_the_next_may_after_it(folder):
     with exclusive(folder):
         with pytest.raises(FileExistsError, match="another process"), exclusive(folder):
@@ -262,82 +276,6 @@ def test_only_one_at_a_time_makes_a_folder_and_the_next_may_after_it(folder):
             pass
     with exclusive(folder):
         pass
-
-
-def with_header(change):
-    def damage(folder):
-        path = folder / "dataset.json"
-        header = json.loads(path.read_text(encoding="utf-8"))
-        path.write_text(json.dumps(change(header)), encoding="utf-8")
-
-    return damage
-
-
-def with_label(**changed):
-    def change(header):
-        header["splits"]["train"]["label"] |= changed
-        return header
-
-    return with_header(change)
-
-
-@pytest.mark.parametrize(
-    ("damage", "told"),
-    [
-        (damage_values, r"train\.image\.npy cannot be read"),
-        (lengthen, r"train\.image\.npy has 228 bytes and should have 227"),
-        (shift_values, r"train\.image\.npy has 227 bytes and should have 211"),
-        (damage_header, r"dataset\.json is damaged"),
-        (remove_file, r"test\.label\.npy cannot be read"),
-        (with_header(lambda header: []), r"dataset\.json is damaged"),
-        (with_header(lambda header: {**header, "splits": None}), r"dataset\.json is damaged"),
-        (with_header(lambda header: {**header, "format": "x"}), r"dataset\.json is of format 'x'"),
-        (with_header(lambda header: {**header, "version": 2}), r"dataset\.json .* version 2; this"),
-        (with_label(shape=[10]), r"train\.label\.npy has int32 \[11\] and should .* int32 \[10\]"),
-        (with_label(shape="x"), r"dataset\.json is damaged"),
-        (with_label(dtype="int64"), r"train\.label\.npy has int32 .* should have int64"),
-        (
-            lambda f: np.save(f / "train.label.npy", np.zeros(12, np.int32)),
-            r"train\.label\.npy has",
-        ),
-        (lambda f: (f / "test.image.npy").write_bytes(b""), r"test\.image\.npy cannot be read"),
-    ],
-)
-def test_damage_is_told_with_the_file_and_the_remedy(folder, damage, told):
-    write(folder)
-    damage(folder)
-    with pytest.raises(DataError, match=f"{folder}/{told}.*prepare the data anew"):
-        read_prepared(folder)
-
-
-def test_pickled_array_is_refused_and_not_run(folder):
-    write(folder)
-    np.save(folder / "train.label.npy", np.asarray([{}] * 11, dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"train\.label\.npy cannot be read"):
-        read_prepared(folder)
-
-
-@pytest.mark.parametrize("name", ["train.image.npy", "dataset.json"])
-def test_file_damaged_anywhere_is_refused_or_gives_the_same(folder, name):
-    write(folder)
-    path = folder / name
-    whole = path.read_bytes()
-    values_from = len(whole) - TRAIN["image"].nbytes if name.endswith(".npy") else len(whole)
-    refused = 0
-    # Values have no checksum; everything before them has to be right.
-    cut = [whole[:stop] for stop in np.linspace(values_from, len(whole), 40, False).astype(int)]
-    changed = [content + whole[values_from:] for content in damaged(whole[:values_from], 40, 400)]
-    for content in cut + changed:
-        path.write_bytes(content)
-        try:
-            arrays, _ = read_prepared(folder)
-        except DataError:
-            refused += 1
-            continue
-        for split, expected in (("train", TRAIN), ("test", TEST)):
-            for key, array in expected.items():
-                np.testing.assert_array_equal(arrays[split][key], array)
-    assert refused >= 100
 
 
 @pytest.mark.parametrize(
