@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from comm_lopt.hyperparameters import plain
+
 __all__ = [
     "nearest_name",
     "require_at_least_one",
@@ -29,12 +31,12 @@ def require_at_least_one(name: str, value: Any, meaning: str) -> int:
       TypeError: `value` is not an integer.
       ValueError: `value` is below 1.
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(
             f"{name}={value!r}: the number of {meaning} is an integer of at least 1; "
             f"pass {name}=1 or more."
         )
-    number = value.__index__()
     if number < 1:
         raise ValueError(
             f"{name}={number}: the number of {meaning} must be at least 1; pass {name}=1 or more."
@@ -51,16 +53,19 @@ def require_range(
     exclude_low: bool = False,
     exclude_high: bool = False,
 ) -> Any:
-    """Returns `value` if it lies between `low` and `high`; traced values pass unchecked.
+    """Returns `value` as Python's number if it lies between `low` and `high`.
 
-    A sweep traces its hyperparameters, and a traced value has no number to look at yet.
+    A sweep traces its hyperparameters; a traced value has no number to look at yet, and passes.
 
     Raises:
+      TypeError: `value` is not a number.
       ValueError: a concrete `value` lies outside.
     """
     if isinstance(value, jax.core.Tracer):
         return value
-    number = float(value)
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{name}={value!r} is not a number; pass a number.")
     above = number > low if exclude_low else number >= low
     below = number < high if exclude_high else number <= high
     if not (above and below):
@@ -68,7 +73,7 @@ def require_range(
         raise ValueError(
             f"{name}={value!r} lies outside {interval}; pass a {name} inside this interval."
         )
-    return value
+    return number
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

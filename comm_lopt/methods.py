@@ -85,18 +85,24 @@ class Method:
         """The same method with other values.
 
         Raises:
-          ValueError: it has no such hyperparameter, or a text stands for a number; the nearest
-            known name is suggested.
+          ValueError: it has no such hyperparameter (the nearest known name is suggested), a text
+            stands for a number, or a value is none that results can hold.
         """
+        values = {name: plain(value) for name, value in values.items()}
         for name, value in values.items():
             self.require_hparam(name)
+            if value is not REQUIRED and not isinstance(value, _VALUES):
+                raise ValueError(
+                    f"{name}={value!r:.100} is no number, text, truth value or None; bind it in "
+                    "gin, or to a function of your own that makes the optimizer."
+                )
             before = self.hparams[name].value
             number = isinstance(before, numbers.Real) and not isinstance(before, bool)
             if isinstance(value, str) and number:
                 raise ValueError(
                     f"{name}={value!r} is not a number; write for example {name}={before}."
                 )
-        new = {name: Hyperparameter(plain(value), source) for name, value in values.items()}
+        new = {name: Hyperparameter(value, source) for name, value in values.items()}
         return dataclasses.replace(self, hparams={**self.hparams, **new})
 
     def require_hparam(self, name: str) -> None:

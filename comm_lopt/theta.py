@@ -79,7 +79,8 @@ def save_theta(
       The file's path.
 
     Raises:
-      ThetaError: theta does not fit `learned_opt`, or the header would build another optimizer.
+      ThetaError: theta does not fit `learned_opt`, the header would build another optimizer, or
+        `trained_on` could not be read back.
       OSError: the folder cannot be written.
     """
     check_theta(learned_opt, theta)
@@ -96,13 +97,23 @@ def save_theta(
     }
     arrays = {path: np.asarray(leaf) for path, leaf in _leaves(theta).items()}
     _check_rebuilds(learned_opt, arguments, arrays)
+    text = json.dumps(header, default=_number)
+    _checked_trained_on(json.loads(text)["trained_on"])
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE_NAME
-    content = save(arrays, metadata={_HEADER_KEY: json.dumps(header)})
+    content = save(arrays, metadata={_HEADER_KEY: text})
     with replacing(path) as file:
         file.write_bytes(content)
     return path
+
+
+def _number(value: Any) -> Any:
+    """NumPy's and JAX's numbers, which JSON does not know, as Python's."""
+    number = plain(value)
+    if number is value:
+        raise ThetaError(f"{value!r:.100} is nothing that theta's header can hold; pass a number.")
+    return number
 
 
 def theta_file(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -200,7 +211,7 @@ def _check_rebuilds(
     """Raises ThetaError unless a header with these arguments builds the optimizer again."""
     name = type(learned_opt).__name__
     fix = "pass save_theta(..., hparams={...}) with the arguments that it was built with."
-    header = json.loads(json.dumps({"class": name, "hparams": arguments}))
+    header = json.loads(json.dumps({"class": name, "hparams": arguments}, default=_number))
     try:
         rebuilt = _optimizer_of(header, len(arrays))
         _check_leaves("theta", name, jax.eval_shape(rebuilt.init, jax.random.PRNGKey(0)), arrays)

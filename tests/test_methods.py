@@ -230,3 +230,9 @@ def test_what_is_chosen_anew_of_a_learned_optimizer_leaves_its_implementation(or
     _, rule = method.make({})
     assert rule._learned_opt.implementation == "plain"
     assert rule._learned_opt.absent_workers == "mean"
+
+
+@pytest.mark.parametrize("value", [[0.5], np.ones(1), print, 1j])
+def test_value_that_results_cannot_hold_is_refused_at_once(value):
+    with pytest.raises(ValueError, match="momentum=.* is no number, text, truth value or None"):
+        hand_designed("SlowMo", momentum=value)

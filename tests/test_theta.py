@@ -4,6 +4,7 @@ import json
 
 import gin
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
@@ -317,3 +318,23 @@ def test_file_of_theta_is_told_by_its_place_and_its_bytes(tmp_path):
     assert told["path"] == str(tmp_path / FILE_NAME)
     _saved(tmp_path, comm_lopt.LOptA(), seed=1)
     assert theta_file(tmp_path)["sha256"] != told["sha256"]
+
+
+def test_numbers_of_every_library_are_saved_as_numbers(tmp_path):
+    learned_opt = comm_lopt.LOptA(hidden_size=np.int64(4), step_multiplier=jnp.float32(0.5))
+    family = {"task": "t", "num_workers": np.int32(8), "local_learning_rate": np.float32(0.25)}
+    trained_on = {"meta_steps": jnp.asarray(3), "families": [family]}
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    comm_lopt.save_theta(tmp_path, learned_opt, theta, trained_on)
+    loaded, _, told = comm_lopt.load_theta(tmp_path)
+    assert loaded.hparams() == comm_lopt.LOptA(hidden_size=4, step_multiplier=0.5).hparams()
+    assert told == {"meta_steps": 3, "families": [{**family, "num_workers": 8}]}
+
+
+@pytest.mark.parametrize("note", [np.ones(2), [1], float("nan"), object()])
+def test_theta_whose_header_could_not_be_read_back_is_not_saved(tmp_path, note):
+    learned_opt = comm_lopt.LOptA(hidden_size=4)
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    with pytest.raises(comm_lopt.ThetaError):
+        comm_lopt.save_theta(tmp_path / "x", learned_opt, theta, {"note": note})
+    assert not list(tmp_path.iterdir())

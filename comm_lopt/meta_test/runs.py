@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from comm_lopt.checks import require_at_least_one
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import mean_over
@@ -255,6 +256,8 @@ def _over_grid_and_seeds(
 ) -> Any:
     """Maps `function` over the grid and, inside, over the seeds."""
     over_seeds = jax.vmap(function, in_axes=seed_axes)
+    if batch_size is not None:
+        batch_size = require_at_least_one("grid_batch_size", batch_size, "points side by side")
     if batch_size is None or batch_size >= num_points:
         return jax.vmap(over_seeds, in_axes=grid_axes, axis_size=num_points)
 

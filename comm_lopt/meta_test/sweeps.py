@@ -140,7 +140,7 @@ def sweep(
 
     Raises:
       ValueError: a hyperparameter that the method does not have or that is fixed, values that are
-        no numbers, or none.
+        no finite numbers, or none.
     """
     given = {name for name, hparam in method.hparams.items() if hparam.source == "given"}
     whole = {name: values for name, values in method.grid.items() if name not in given}
@@ -150,8 +150,10 @@ def sweep(
             raise ValueError(
                 f"{name} is fixed at {method.values()[name]} and has a grid; leave one out."
             )
-        if not len(values):
-            raise ValueError(f"the grid gives {name} no values; give it at least one.")
+        if np.ndim(values) != 1 or not len(values):
+            raise ValueError(
+                f"the grid gives {name} the values {values!r}; give it a list of one or more."
+            )
         whole[name] = tuple(_number(name, value) for value in values)
     points = grid_points(whole)
     curves = run(problem, method, seeds, points, grid_batch_size, evaluations="end")
@@ -167,6 +169,10 @@ def sweep(
 
 def _number(name: str, value: Any) -> float:
     number = plain(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise ValueError(f"{name}={value!r} is not a number; write for example {name}=0.5,0.1.")
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    # A program has float32.
+    if not is_number or not abs(number) <= np.finfo(np.float32).max:
+        raise ValueError(
+            f"{name}={value!r} is not a finite number; write for example {name}=0.5,0.1."
+        )
     return number

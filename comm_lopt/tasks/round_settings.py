@@ -6,9 +6,10 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import optax
 
-from comm_lopt.hyperparameters import REQUIRED, configured
+from comm_lopt.hyperparameters import REQUIRED, configured, plain
 
 __all__ = ["LocalOptimizer", "built_local_opt", "checked_participation", "checked_rate"]
 
@@ -34,6 +35,8 @@ def checked_rate(
                 "its own; pass what makes it, such as local_opt=optax.adamw."
             )
         return None
+    if isinstance(rate, np.ndarray) and rate.ndim == 1:
+        rate = rate.tolist()
     if isinstance(rate, Sequence):
         if len(rate) != 2 or not 0 < rate[0] <= rate[1]:
             raise ValueError(
@@ -73,6 +76,7 @@ def checked_participation(participation: float | None, num_workers: int) -> int 
     """
     if participation is None:
         return None
+    participation = plain(participation)
     whole = isinstance(participation, numbers.Integral) and not isinstance(participation, bool)
     low, high = (1, num_workers) if whole else (0, 1)
     if not (low <= participation <= high) or participation == 0:

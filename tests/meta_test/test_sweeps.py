@@ -156,10 +156,19 @@ def test_grid_points_are_the_product():
     [
         ({"momentun": (0.9,)}, "SlowMo has no hyperparameter 'momentun'; did you mean 'momentum'"),
         ({"learning_rate": (0.9,)}, "SlowMo has no hyperparameter 'learning_rate'"),
-        ({"momentum": ()}, "the grid gives momentum no values"),
-        ({"momentum": ("big",)}, "momentum='big' is not a number"),
+        ({"momentum": ()}, r"the grid gives momentum the values \(\); give it a list"),
+        ({"momentum": ("big",)}, "momentum='big' is not a finite number"),
+        ({"momentum": np.asarray([0.5, np.nan])}, r"momentum=.*nan.* is not a finite number"),
+        ({"momentum": 0.5}, "the grid gives momentum the values 0.5; give it a list"),
+        ({"momentum": (True,)}, "momentum=True is not a finite number"),
     ],
 )
 def test_grid_that_makes_no_sense_is_an_error(problem, grid, message):
     with pytest.raises(ValueError, match=message):
         sweep(problem, hand_designed("SlowMo"), (0,), grid)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_grid_batch_size_below_one_is_an_error(problem, size):
+    with pytest.raises((ValueError, TypeError), match=f"grid_batch_size={size}"):
+        sweep(problem, hand_designed("SlowMo"), (0,), {"momentum": (0.5, 0.9)}, size)

@@ -297,6 +297,15 @@ def test_each_task_draws_its_own_local_learning_rate():
     assert abs(np.mean(rates < 0.1) - 0.5) < 0.06
 
 
+def test_rates_and_participation_of_every_library_are_numbers():
+    family = rates_family(
+        local_learning_rate=np.asarray([0.25, 1.0], np.float32), participation=np.asarray(1)
+    )
+    assert family.local_learning_rate == (0.25, 1.0)
+    assert type(family.local_learning_rate[0]) is float
+    assert family.participation == 1
+
+
 def test_local_steps_are_taken_with_the_rate_that_was_drawn():
     family = rates_family(local_learning_rate=(0.01, 1.0))
     cfg = family.sample(KEY)

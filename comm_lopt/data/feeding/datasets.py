@@ -14,7 +14,7 @@ import numpy as np
 from comm_lopt.checks import require_at_least_one, require_choice
 from comm_lopt.data.feeding.digest import digest_of_arrays
 from comm_lopt.data.feeding.examples import SPLITS, Examples
-from comm_lopt.data.feeding.samplers import BatchSource
+from comm_lopt.data.feeding.samplers import BatchSource, checked_seed
 from comm_lopt.upstream import Datasets
 
 __all__ = ["ExampleDatasets"]
@@ -112,5 +112,7 @@ class ExampleDatasets(Datasets, abc.ABC):
         positions = self.examples.all_positions(split)
         if count == len(positions):
             return np.arange(positions.start, positions.stop, positions.step)
-        chosen = np.random.default_rng(seed).choice(len(positions), count, replace=False)
+        chosen = np.random.default_rng(checked_seed(seed)).choice(
+            len(positions), count, replace=False
+        )
         return positions.start + positions.step * np.sort(chosen)

@@ -14,7 +14,7 @@ import numpy as np
 
 from comm_lopt.checks import require_range
 from comm_lopt.data.feeding.datasets import ExampleDatasets
-from comm_lopt.data.feeding.samplers import BatchSource
+from comm_lopt.data.feeding.samplers import BatchSource, checked_seed
 
 __all__ = ["DirichletParts", "IIDParts", "Partition"]
 
@@ -41,6 +41,9 @@ class IIDParts:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def __call__(self, datasets: ExampleDatasets, num_workers: int) -> Sequence[BatchSource]:
         source = datasets.train
@@ -71,7 +74,9 @@ class DirichletParts:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_range("alpha", self.alpha, 0.0, exclude_low=True, exclude_high=True)
+        alpha = require_range("alpha", self.alpha, 0.0, exclude_low=True, exclude_high=True)
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
 
     def __call__(self, datasets: ExampleDatasets, num_workers: int) -> Sequence[BatchSource]:
         """See `Partition`.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -201,6 +202,16 @@ class WindowSampler(BatchSource):
         ]
 
 
+def checked_seed(seed: Any) -> int:
+    """A seed as NumPy takes it.
+
+    Raises:
+      TypeError: no integer.
+      ValueError: below 0.
+    """
+    return operator.index(require_range("seed", seed, 0))
+
+
 @dataclasses.dataclass(frozen=True)
 class _Seeds:
     """What decides an order beside the place in it."""
@@ -209,8 +220,8 @@ class _Seeds:
     use: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        for number in (self.seed, *self.use):
-            require_range("seed", number, 0)
+        object.__setattr__(self, "seed", checked_seed(self.seed))
+        object.__setattr__(self, "use", tuple(map(checked_seed, self.use)))
 
     def generator(self, *place: int) -> np.random.Generator:
         # As one list, numbers of different meaning could come to the same: NumPy pads it with

@@ -1,6 +1,7 @@
 """Which worker sees which examples."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_data import labelled_examples, numbered_examples, text_windows
@@ -203,3 +204,18 @@ def test_workers_of_a_text_have_stretches_of_it_one_after_another(kind):
         list(range(40, 60)),
     ]
     assert rounds.train.part_sizes() == [20, 20, 20]
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.asarray, jnp.asarray])
+def test_numbers_of_every_library_make_the_same_partition(kind):
+    """Results tell a partition by its text."""
+    assert repr(IIDParts(kind(3))) == repr(IIDParts(3))
+    assert repr(DirichletParts(np.float64(0.5), kind(3))) == repr(DirichletParts(0.5, 3))
+
+
+@pytest.mark.parametrize("make", [IIDParts, lambda seed: DirichletParts(seed=seed)])
+def test_seeds_that_are_none_are_refused_at_once(make):
+    with pytest.raises(ValueError, match="seed=-1 lies outside"):
+        make(-1)
+    with pytest.raises(TypeError):
+        make(0.5)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -259,3 +260,9 @@ def test_windows_beyond_two_gigabytes_are_whole():
     far = WindowSampler(0, 2**40, 1000, seed=0).take(1)
     assert far.min() >= 0
     assert 0.95 * 2**40 < far.max() < 2**40
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.asarray, jnp.asarray])
+def test_seeds_of_every_library_give_the_same_order(kind):
+    order = next(IndexSampler(np.arange(9), 5, 3))
+    np.testing.assert_array_equal(next(IndexSampler(np.arange(9), kind(5), kind(3))), order)
