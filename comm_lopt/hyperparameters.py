@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import gin
 import numpy as np
 
-__all__ = ["REQUIRED", "Hyperparameter", "configured", "plain"]
+__all__ = ["REQUIRED", "Hyperparameter", "configured", "one_line", "plain"]
 
 REQUIRED = inspect.Parameter.empty
 """The value of an argument that has none yet."""
@@ -54,3 +54,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.generic) or (hasattr(value, "item") and np.ndim(value) == 0):
         return value.item()
     return value
+
+
+def one_line(text: str, most: int = 200) -> str:
+    """Text as a line of a table can show it: what cannot be printed escaped, the rest cut off."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return line if len(line) <= most else line[: most - 1] + "…"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +12,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from comm_lopt.hyperparameters import one_line
+
 __all__ = ["loss_figure", "markdown_table", "write_report"]
 
 _FINAL_LOSS_OF = "final_loss_of_"
+# What Markdown takes for more than a character; an underscore only at the edge of a word.
+_MARKDOWN = re.compile(r"[\\`*|<\[\]~$&]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def markdown_table(results: Mapping[str, Any]) -> str:
@@ -48,6 +53,8 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows) + "\n"
 
 
+# TeX would have names escaped in other ways, and need not be there.
+@matplotlib.rc_context({"text.usetex": False, "text.parse_math": True})
 def loss_figure(results: Mapping[str, Any]) -> Figure:
     """Training loss over rounds on a log scale: mean over seeds, band of one deviation."""
     figure = Figure(figsize=(7.0, 4.5), layout="constrained")
@@ -93,7 +100,7 @@ def write_report(folder: pathlib.Path, results: Mapping[str, Any]) -> tuple[str,
     table = markdown_table(results)
     (folder / "table.md").write_text(table, encoding="utf-8")
     path = folder / "loss.png"
-    # TeX would have names escaped in other ways, and need not be there.
+    # The numbers at the axes are made while it is drawn.
     with matplotlib.rc_context({"text.usetex": False}):
         loss_figure(results).savefig(path, dpi=150)
     return table, path
@@ -110,7 +117,9 @@ def _hyperparameters(entry: Mapping[str, Any]) -> str:
         for name, value in entry["hparams"].items()
         if entry["sources"].get(name) != "default"
     }
-    shown = [f"{n}={v:g}" if type(v) in (int, float) else f"{n}={v}" for n, v in chosen.items()]
+    shown = [
+        f"{n}={v:g}" if type(v) in (int, float) else one_line(f"{n}={v}") for n, v in chosen.items()
+    ]
     return ", ".join(shown) or "none"
 
 
@@ -129,7 +138,7 @@ def _short(form: str, deviation: float) -> str:
 
 
 def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|")
+    return _MARKDOWN.sub(r"\\\g<0>", cell)
 
 
 def _drawn(text: str) -> str:

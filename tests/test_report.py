@@ -76,12 +76,37 @@ def test_any_printable_name_is_written_read_and_drawn(tmp_path, results, name):
     for entry in methods.values():
         entry["rounds_to"] = {name: 1}
     results |= {"methods": methods, "targets": {name: 0.5}}
-    with matplotlib.rc_context({"text.usetex": True}):
-        comm_lopt.write_report(tmp_path, results)
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert read_results(tmp_path) == results
-    legend = comm_lopt.loss_figure(results).axes[0].get_legend().get_texts()
-    assert [text.get_text().strip().replace("\\", "") for text in legend] == [name]
+    with matplotlib.rc_context({"text.usetex": True}):
+        comm_lopt.write_report(tmp_path, results)
+        (legend,) = comm_lopt.loss_figure(results).axes[0].get_legend().get_texts()
+    assert legend.get_text().strip().replace("\\", "") == name and not legend.get_usetex()
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("cost<$5", r"cost\<\$5"),
+        ("_x_y", r"\_x_y"),
+        ("__x", r"\_\_x"),
+        ("a|b", r"a\|b"),
+        ("a\\|b", r"a\\\|b"),
+        ("*[x](y)`&~", r"\*\[x\](y)\`\&\~"),
+        ("momentum=0.9, local_learning_rate", "momentum=0.9, local_learning_rate"),
+    ],
+)
+def test_markdown_shows_a_name_as_it_is(results, name, shown):
+    results["methods"] = {name: results["methods"]["LOptA"]}
+    *_, row = comm_lopt.markdown_table(results).splitlines()
+    assert row.startswith(f"| {shown} | 0.25")
+
+
+def test_table_is_one_line_a_method_whatever_the_hyperparameters_say(results):
+    entry = results["methods"]["LOptA"]
+    entry["hparams"], entry["sources"] = {"path": "a\nb" + 500 * "c"}, {"path": "gin"}
+    cell = row_of(results, "LOptA")["hyperparameters"]
+    assert cell.startswith(r"path=a\\nbc") and cell.endswith("c…") and len(cell) < 210
 
 
 def test_report_writes_table_and_picture(tmp_path, results):

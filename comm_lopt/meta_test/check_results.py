@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "LARGEST_NUM_ROUNDS",
     "RESULTS_VERSION",
     "SWEEP_VERSION",
     "ResultsError",
@@ -19,11 +20,11 @@ __all__ = [
 
 RESULTS_VERSION = SWEEP_VERSION = 2
 
-_LARGEST = 10**12
-_MANY = 10**6
-# Results of ten methods over ten thousand rounds have 5 MB.
-_MAX_BYTES = 1 << 24
-_LONGEST = 10_000
+LARGEST_NUM_ROUNDS = 10**6
+
+_LARGEST = 1 << 63
+# Results of a method over the most rounds have 40 MB.
+_MAX_BYTES = 1 << 26
 _LOSSES = ("train_loss", "loss_at_weights")
 
 
@@ -111,7 +112,7 @@ def _problem(where: str, value: Any) -> None:
         num_local_steps=_count,
         local_batch_size=_optional(_count),
         num_rounds=_count,
-        settings=_map_of(_long_text),
+        settings=_map_of(_any_text),
     )
 
 
@@ -123,11 +124,11 @@ def _method(where: str, value: Any) -> None:
         local_optimizer=_optional(_text),
         learned=_truth,
         hparams=_map_of(_setting),
-        sources=_map_of(_long_text),
-        theta=_optional(_map_of(_long_text)),
+        sources=_map_of(_any_text),
+        theta=_optional(_map_of(_any_text)),
     )
     if value["learned"] and value["theta"] is not None:
-        _fields(f"{where}.theta", value["theta"], path=_long_text, sha256=_text)
+        _fields(f"{where}.theta", value["theta"], path=_any_text, sha256=_text)
 
 
 def _entry(where: str, value: Any) -> None:
@@ -181,8 +182,8 @@ def _map_of(check: _Check) -> _Check:
 
 def _list_of(check: _Check) -> _Check:
     def checked(where: str, value: Any) -> None:
-        if not isinstance(value, list) or len(value) > _MANY:
-            _refuse(where, value, f"a list of at most {_MANY} values")
+        if not isinstance(value, list) or len(value) > LARGEST_NUM_ROUNDS:
+            _refuse(where, value, f"a list of at most {LARGEST_NUM_ROUNDS} values")
         for number, item in enumerate(value):
             check(f"{where}[{number}]", item)
 
@@ -198,14 +199,14 @@ def _optional(check: _Check) -> _Check:
 
 
 def _text(where: str, value: Any) -> None:
-    # What is printed and drawn: a line of a table and a title.
-    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
-        _refuse(where, value, "at most 200 printable characters")
+    # What is printed and drawn: a label has at most 200, and its target some more.
+    if not isinstance(value, str) or len(value) > 300 or not value.isprintable():
+        _refuse(where, value, "at most 300 printable characters")
 
 
-def _long_text(where: str, value: Any) -> None:
-    if not isinstance(value, str) or len(value) > _LONGEST:
-        _refuse(where, value, f"at most {_LONGEST} characters")
+def _any_text(where: str, value: Any) -> None:
+    if not isinstance(value, str):
+        _refuse(where, value, "a text")
 
 
 def _truth(where: str, value: Any) -> None:
@@ -214,9 +215,7 @@ def _truth(where: str, value: Any) -> None:
 
 
 def _setting(where: str, value: Any) -> None:
-    if isinstance(value, str):
-        _text(where, value)
-    elif value is not None and type(value) is not bool:
+    if value is not None and type(value) not in (bool, str):
         _number(where, value)
 
 

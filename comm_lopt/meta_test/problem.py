@@ -12,11 +12,12 @@ from typing import Any, cast
 import gin
 import jax
 
-from comm_lopt.checks import require_at_least_one
+from comm_lopt.checks import require_at_least_one, require_range
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.partition import Partition
 from comm_lopt.data.feeding.rounds import RoundIterator, round_datasets
-from comm_lopt.hyperparameters import plain
+from comm_lopt.hyperparameters import one_line, plain
+from comm_lopt.meta_test.check_results import LARGEST_NUM_ROUNDS
 from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
 from comm_lopt.operative import operative_settings
 from comm_lopt.tasks.round_settings import checked_participation
@@ -55,7 +56,8 @@ class Problem:
       participation: how many workers take part in a round; see `LocalSGDTaskFamily`.
 
     Raises:
-      ValueError: K, H or T below 1, a task without data, or more workers taking part than K.
+      ValueError: K, H or T below 1, more rounds than results hold (10⁶), a task without data, or
+        more workers taking part than K.
     """
 
     task_family: TaskFamily
@@ -67,9 +69,15 @@ class Problem:
     participation: float | None = None
 
     def __post_init__(self) -> None:
-        require_at_least_one("num_workers", self.num_workers, "workers")
-        require_at_least_one("num_local_steps", self.num_local_steps, "local steps")
-        require_at_least_one("num_rounds", self.num_rounds, "rounds")
+        counted = {
+            "num_workers": "workers",
+            "num_local_steps": "local steps",
+            "num_rounds": "rounds",
+        }
+        for name, meaning in counted.items():
+            number = require_at_least_one(name, getattr(self, name), meaning)
+            object.__setattr__(self, name, number)
+        require_range("num_rounds", self.num_rounds, 1, LARGEST_NUM_ROUNDS)
         checked_participation(self.participation, self.num_workers)
         if self.task_family.datasets is None:
             raise ValueError(
@@ -110,7 +118,7 @@ class Problem:
 
         leaves = jax.tree.leaves(jax.eval_shape(params, jax.random.PRNGKey(0)))
         return {
-            "task": self.task_family.name,
+            "task": one_line(self.task_family.name),
             "num_parameters": sum(math.prod(leaf.shape) for leaf in leaves),
             "num_workers": int(self.num_workers),
             "num_local_steps": int(self.num_local_steps),

@@ -8,17 +8,18 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from comm_lopt.atomic import replacing
-from comm_lopt.hyperparameters import plain
+from comm_lopt.hyperparameters import one_line, plain
 from comm_lopt.meta_test.check_results import RESULTS_VERSION, check_results, read_json
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import Curves, running_mean
-from comm_lopt.methods import Method
+from comm_lopt.methods import Method, checked_name
 from comm_lopt.versions import versions
 
 __all__ = [
@@ -34,6 +35,8 @@ CURVE_COLUMNS = (
     "method", "seed", "round", "train_loss", "loss_at_weights", "heldout_loss", "heldout_accuracy",
 )  # fmt: skip
 _RESULTS = "results.json"
+# As `json` writes it: no text holds a line feed.
+_LIST_OF_NUMBERS = re.compile(r"\[\n[^][{}\"]+\]")
 
 
 def claim_out_dir(out_dir: str | os.PathLike[str], marker: str = _RESULTS) -> pathlib.Path:
@@ -88,10 +91,14 @@ def make_results(
 
     Returns:
       A JSON-able dict; see docs/formats.md.
+
+    Raises:
+      ValueError: a label or the name of a target that no table can show.
     """
     seeds = [int(seed) for seed in seeds]
-    targets = {name: float(plain(loss)) for name, loss in (targets or {}).items()}
+    targets = {checked_name(name): float(plain(loss)) for name, loss in (targets or {}).items()}
     for label, (method, curves) in runs.items():
+        checked_name(label)
         if method.optimizer == "LocalSGD":
             targets[f"final_loss_of_{label}"] = float(running_mean(_mean_curve(curves))[-1])
     return {
@@ -114,7 +121,7 @@ def _entry(
 ) -> dict[str, Any]:
     """What came of a method."""
     mean_curve = _mean_curve(curves)
-    heldout: dict[str, Any] = {"loss": curves.heldout_loss, **curves.heldout_metrics}
+    heldout = {**_numbers_told(curves), "loss": curves.heldout_loss}
     final = {name: _over_seeds(name, values[0, :, -1]) for name, values in heldout.items()}
     return {
         **_over_seeds("train_loss", curves.train_loss[0]),
@@ -127,10 +134,10 @@ def _entry(
             seed for seed, gone in zip(seeds, curves.diverged[0], strict=True) if gone
         ],
         "heldout": {
-            "split": problem.heldout_split,
             "accuracy": None,
             "accuracy_std": None,
             **{name: value for found in final.values() for name, value in found.items()},
+            "split": problem.heldout_split,
         },
         "rounds_to": {target: rounds_to(mean_curve, loss) for target, loss in targets.items()},
         "bytes_sent_per_round_per_worker": curves.bytes_per_round.sent,
@@ -144,7 +151,8 @@ def write_results(
 ) -> None:
     """Writes results.json and then curves.csv into `folder`."""
     with replacing(folder / _RESULTS) as path:
-        path.write_text(json.dumps(results, indent=2, allow_nan=False), encoding="utf-8")
+        text = json.dumps(results, indent=2, allow_nan=False)
+        path.write_text(_LIST_OF_NUMBERS.sub(_on_one_line, text), encoding="utf-8")
     with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(CURVE_COLUMNS)
@@ -166,9 +174,23 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
     return read_json(path, check_results)
 
 
+def _on_one_line(found: re.Match[str]) -> str:
+    return " ".join(found[0].split())
+
+
+def _numbers_told(curves: Curves) -> dict[str, np.ndarray]:
+    """What a task reports beside its loss, as far as it is numbers: by name, [G, S, E]."""
+    told = curves.heldout_metrics
+    return {
+        one_line(str(name)): values
+        for name, values in (told.items() if isinstance(told, Mapping) else ())
+        if np.shape(values) == curves.heldout_loss.shape
+    }
+
+
 def _curve_rows(label: str, seeds: Sequence[int], curves: Curves) -> list[list[Any]]:
     evaluated = {int(number): e for e, number in enumerate(curves.evaluated_rounds)}
-    columns = [curves.loss_at_weights, curves.heldout_loss, curves.heldout_metrics.get("accuracy")]
+    columns = [curves.loss_at_weights, curves.heldout_loss, _numbers_told(curves).get("accuracy")]
     rows = []
     for s, seed in enumerate(seeds):
         for t, loss in enumerate(curves.train_loss[0, s], start=1):
@@ -196,4 +218,5 @@ def _numbers(values: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    # With x64 there can be losses beyond 1e300, whose deviation is not finite.
+    return float(value) if math.isfinite(value) and abs(value) < 1e300 else None

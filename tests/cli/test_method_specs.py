@@ -261,5 +261,5 @@ def test_sweep_file_can_name_nothing_but_optimizers(tmp_path, name, value):
     saved = json.loads(file.read_text(encoding="utf-8"))
     saved["method"][name] = value
     file.write_text(json.dumps(saved), encoding="utf-8")
-    with pytest.raises(ValueError, match="is not known|must be at most 200"):
+    with pytest.raises(ValueError, match="is not known|must be at most 300"):
         method_of_sweep(path, problem(), (7,))

@@ -1,14 +1,16 @@
 """Results: every number of a comparison, and what is read back."""
 
 import csv
+import dataclasses
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_results import small_entry, small_results
 
 from comm_lopt.data.sources.digits import digits_datasets
-from comm_lopt.meta_test.check_results import ResultsError
+from comm_lopt.meta_test.check_results import LARGEST_NUM_ROUNDS, ResultsError
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.results import make_results, read_results, rounds_to, write_results
 from comm_lopt.meta_test.runs import BytesPerRound, Curves
@@ -120,6 +122,53 @@ def test_what_is_written_is_read_back_with_any_numbers_and_names(problem, runs, 
     assert len(rows) == 2 * 3 * T
     assert rows[19]["loss_at_weights"] == str(float(runs["LocalSGD"][1].loss_at_weights[0, 0, 0]))
     assert rows[0]["heldout_loss"] == "" and rows[-1]["method"] == "cost<$5"
+
+
+def odd_task(seed):
+    """Curves of a task whose name and metrics nobody of us chose, some beyond float32."""
+    curves = curves_of(seed)
+    metrics = {"split": curves.heldout_loss, "loss": 0 * curves.heldout_loss, "x" * 400: 1e305}
+    metrics = {k: np.broadcast_to(v, (1, 3, 2)) for k, v in metrics.items()}
+    metrics["per_class"] = np.ones((1, 3, 2, 10))
+    loss = curves.train_loss.astype(np.float64) * 1e303
+    return dataclasses.replace(curves, train_loss=loss, heldout_metrics={**metrics, 5: loss})
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_whatever_was_run_is_read_back(problem, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(problem.task_family), "name", "a\nb" + "x" * 300)
+    label = "l" * 200
+    method = hand_designed("LocalSGD", label, local_clip_norm=np.float64("inf"))
+    method = method.with_values("sweep " + "y" * 20_000, local_learning_rate=jnp.float32(0.5))
+    rows = {label: (method, odd_task(0)), **runs}
+    results = make_results(problem, SEEDS, rows, {"t" * 200: jnp.asarray(1e38), "far": 1e305})
+    write_results(tmp_path, results, rows)
+    read = read_results(tmp_path)
+    assert read == json.loads(json.dumps(results))
+    heldout = read["methods"][label]["heldout"]
+    assert heldout["split"] == "test" and heldout["loss"] > 0 and "per_class" not in heldout
+    assert read["targets"]["far"] is None and read["methods"][label]["hparams"]["local_clip_norm"]
+    assert read["problem"]["task"].startswith(r"a\nbxx")
+
+
+def test_results_of_the_longest_run_can_be_read(problem, tmp_path):
+    """Its numbers, of the longest there are, would fill 60 MB with each on a line of its own."""
+    numbers = [-1.2345678901234567e-100] * 100_000
+    results = {**small_results({"x": small_entry(numbers)}), "note": "[1,  2]"}
+    write_results(tmp_path, results, {})
+    size = (tmp_path / "results.json").stat().st_size
+    assert size * LARGEST_NUM_ROUNDS / len(numbers) < 2**26
+    assert read_results(tmp_path) == results
+    with pytest.raises(ValueError, match="num_rounds=1000001 lies outside"):
+        dataclasses.replace(problem, num_rounds=LARGEST_NUM_ROUNDS + 1)
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 201])
+def test_names_that_no_table_can_show_are_refused(problem, runs, name):
+    with pytest.raises(ValueError, match="printable characters"):
+        make_results(problem, SEEDS, runs, {name: 0.5})
+    with pytest.raises(ValueError, match="printable characters"):
+        make_results(problem, SEEDS, {name: runs["LocalSGD"]})
 
 
 def test_results_are_there_even_if_curves_cannot_be_written(problem, runs, tmp_path):
