@@ -36,8 +36,7 @@ def main() -> int:
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING")
     arguments = parser.parse_args()
     out_dir: pathlib.Path = arguments.out_dir.expanduser()
-    # The quickstart is for running again and again: it replaces what it wrote before.
-    shutil.rmtree(out_dir, ignore_errors=True)
+    remove_earlier(out_dir)
 
     begin = time.perf_counter()
     comm_lopt.load_config([CONFIG], arguments.gin_bindings)
@@ -62,6 +61,14 @@ def main() -> int:
     print(f"meta-training took {meta_train_seconds:.0f} s, all of it {seconds:.0f} s")
     tell_winners(results)
     return verdict(results)
+
+
+def remove_earlier(out_dir: pathlib.Path) -> None:
+    """Removes what an earlier quickstart wrote, and nothing else: the folder may be any."""
+    if (out_dir / "meta_train").exists():
+        shutil.rmtree(out_dir / "meta_train")
+    for name in ("results.json", "curves.csv", "table.md", "loss.png"):
+        (out_dir / name).unlink(missing_ok=True)
 
 
 def tell_winners(results: dict[str, Any]) -> None:

@@ -1,0 +1,27 @@
+"""The quickstart replaces what it wrote before, and nothing else."""
+
+import importlib
+import pathlib
+
+import pytest
+
+EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+
+if not EXPERIMENTS.exists():
+    pytest.skip("there are no experiments beside an installed package", allow_module_level=True)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_only_what_an_earlier_quickstart_wrote_is_removed(tmp_path, monkeypatch, linked):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    folder = tmp_path / "real"
+    (folder / "meta_train" / "theta").mkdir(parents=True)
+    (folder / "precious").mkdir()
+    for name in ("results.json", "table.md", "thesis.tex"):
+        (folder / name).touch()
+    if linked:
+        folder = tmp_path / "link"
+        folder.symlink_to("real")
+    importlib.import_module("quickstart").remove_earlier(folder)
+    assert {path.name for path in folder.iterdir()} == {"precious", "thesis.tex"}
+    importlib.import_module("quickstart").remove_earlier(tmp_path / "new")
