@@ -13,7 +13,7 @@ import numpy as np
 
 from comm_lopt.checks import require_at_least_one
 from comm_lopt.data.feeding.datasets import ExampleDatasets
-from comm_lopt.data.sources.folder import DATA_VARIABLE, data_folder
+from comm_lopt.data.sources.folder import DATA_VARIABLE, data_folder, user_path
 from comm_lopt.data.sources.idx import find_idx_files, read_idx_images
 from comm_lopt.data.sources.images import LabelledImages, image_datasets
 from comm_lopt.data.sources.prepared import read_prepared
@@ -39,9 +39,7 @@ def find_fashion_mnist(folder: str | os.PathLike[str] | None = None) -> pathlib.
       FileNotFoundError: they are not there; says how to get them.
     """
     candidates = (
-        [data_folder() / "fashion_mnist", _DEBIAN_FOLDER]
-        if folder is None
-        else [pathlib.Path(folder)]
+        [data_folder() / "fashion_mnist", _DEBIAN_FOLDER] if folder is None else [user_path(folder)]
     )
     for candidate in candidates:
         if find_idx_files(candidate) or (candidate / "dataset.json").is_file():

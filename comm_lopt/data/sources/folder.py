@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 
-__all__ = ["DATA_VARIABLE", "DataError", "data_folder"]
+__all__ = ["DATA_VARIABLE", "DataError", "data_folder", "user_path"]
 
 DATA_VARIABLE = "COMM_LOPT_DATA"
 """Environment variable that names the folder of all data."""
@@ -19,6 +19,11 @@ def data_folder() -> pathlib.Path:
     """Returns `$COMM_LOPT_DATA`, or `comm_lopt` in the user's folder for data."""
     chosen = os.environ.get(DATA_VARIABLE)
     if chosen:
-        return pathlib.Path(chosen).expanduser()
+        return user_path(chosen)
     base = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return pathlib.Path(base).expanduser() / "comm_lopt"
+    return user_path(base) / "comm_lopt"
+
+
+def user_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path as a person writes it in a configuration: `~` is the home folder."""
+    return pathlib.Path(os.path.expanduser(path))

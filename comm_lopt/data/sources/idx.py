@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from comm_lopt.damage import damage_as
-from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.folder import DataError, user_path
 from comm_lopt.data.sources.images import LabelledImages, check_images
 from comm_lopt.data.sources.unpacking import check_unpacked_size
 
@@ -124,7 +124,7 @@ def require_idx_files(
     """
     found = {}
     for split in _SPLITS:
-        images, labels = (_first_file(pathlib.Path(folder), _names(split, kind)) for kind in _KINDS)
+        images, labels = (_first_file(user_path(folder), _names(split, kind)) for kind in _KINDS)
         found[split] = (images, labels)
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import pathlib
 import zipfile
 
 import gin
@@ -12,7 +11,7 @@ import numpy as np
 
 from comm_lopt.damage import damage_as
 from comm_lopt.data.feeding.datasets import ExampleDatasets
-from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.folder import DataError, user_path
 from comm_lopt.data.sources.images import LabelledImages, check_images, image_datasets
 from comm_lopt.data.sources.npy import read_npy_header
 from comm_lopt.data.sources.source import YourSource
@@ -43,7 +42,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       DataError: it is truncated, corrupt, no `.npz` file, packed in another way than NumPy packs,
         or unpacks to more than data does (see `check_unpacked_size`).
     """
-    path = pathlib.Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     told = f"{path} cannot be read as .npz"

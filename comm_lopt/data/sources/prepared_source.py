@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from comm_lopt.data.sources.folder import DATA_VARIABLE, DataError, data_folder
+from comm_lopt.data.sources.folder import DATA_VARIABLE, DataError, data_folder, user_path
 from comm_lopt.data.sources.images import LabelledImages, check_images
 from comm_lopt.data.sources.prepared import read_prepared
 from comm_lopt.data.sources.source import Source
@@ -65,7 +65,7 @@ def prepared_folder(source: PreparedSource, folder: Any = None) -> pathlib.Path:
     Raises:
       FileNotFoundError: it is not there; says how to get it.
     """
-    path = data_folder() / source.name if folder is None else pathlib.Path(folder)
+    path = data_folder() / source.name if folder is None else user_path(folder)
     if not (path / "dataset.json").is_file():
         raise FileNotFoundError(
             f"{source.name} is not in {path}; install comm-lopt[tfds] and run `comm-lopt data "

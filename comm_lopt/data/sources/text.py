@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 from collections.abc import Mapping
 
 import gin
@@ -14,7 +13,7 @@ from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.device import DeviceDatasets
 from comm_lopt.data.feeding.examples import TextWindows
 from comm_lopt.data.feeding.streams import StreamDatasets
-from comm_lopt.data.sources.folder import DataError
+from comm_lopt.data.sources.folder import DataError, user_path
 from comm_lopt.data.sources.prepared_source import PreparedSource, load_texts
 from comm_lopt.data.sources.source import BundledSource, YourSource
 from comm_lopt.data.sources.splits import LAST_FIFTH_HELD_OUT_WITH_TEST, percent_splits
@@ -59,7 +58,7 @@ def read_text(path: str | os.PathLike[str]) -> np.ndarray:
       FileNotFoundError: there is no such file.
       DataError: it is not UTF-8; says where it is not.
     """
-    content = pathlib.Path(path).read_bytes()
+    content = user_path(path).read_bytes()
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
