@@ -95,7 +95,8 @@ def save_theta(
         "versions": versions(),
         "licence": licence,
     }
-    arrays = {path: np.asarray(leaf) for path, leaf in _leaves(theta).items()}
+    # Safetensors writes what lies in memory, in whatever order.
+    arrays = {path: np.asarray(leaf, order="C") for path, leaf in _leaves(theta).items()}
     _check_rebuilds(learned_opt, arguments, arrays)
     text = json.dumps(header, default=_number)
     _checked_trained_on(json.loads(text)["trained_on"])

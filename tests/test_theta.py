@@ -52,6 +52,16 @@ def test_saved_theta_comes_back_bit_for_bit_with_its_optimizer(tmp_path, name):
         assert trained_on == {"task": "a task"}
 
 
+def test_theta_whose_arrays_lie_in_another_order_comes_back(tmp_path):
+    learned_opt = comm_lopt.LOptA(hidden_size=3)
+    shapes = jax.eval_shape(learned_opt.init, jax.random.PRNGKey(0))
+    theta = jax.tree.map(
+        lambda leaf: np.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape, order="F"), shapes
+    )
+    comm_lopt.save_theta(tmp_path, learned_opt, theta, {})
+    jax.tree.map(np.testing.assert_array_equal, comm_lopt.load_theta(tmp_path)[1], theta)
+
+
 def test_decays_come_back_from_the_header(tmp_path):
     features = comm_lopt.AdaFeatures(momentum_decays=(0.5,), adafactor_decays=(0.7,))
     _saved(tmp_path, comm_lopt.LOptA(features))
