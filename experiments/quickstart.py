@@ -1,6 +1,7 @@
 """The quickstart: meta-trains LOpt-A on the bundled digits and compares it with tuned baselines.
 
-Run it with `make quickstart`. It exits with 1 if LOpt-A does not beat tuned Local SGD.
+Run it with `make quickstart`. It exits with 1 if LOpt-A does not beat tuned Local SGD, and after
+an error as `comm-lopt` does.
 
 Every number that is chosen stands in gin/experiments/quickstart.gin and in the registry's grids.
 Baselines are tuned on TUNING_SEEDS; the comparison uses FINAL_SEEDS, which no tuning has seen.
@@ -13,11 +14,14 @@ import pathlib
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import comm_lopt
 from comm_lopt import meta_test
+from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.cli.method_specs import method_of_theta
+from comm_lopt.meta_test.results import alone_in
 from comm_lopt.meta_train import meta_train
 
 CONFIG = "experiments/quickstart.gin"
@@ -36,11 +40,17 @@ def main() -> int:
     parser.add_argument("--gin_bindings", action="append", default=[], metavar="BINDING")
     arguments = parser.parse_args()
     out_dir: pathlib.Path = arguments.out_dir.expanduser()
+    with alone_in(out_dir):
+        return quickstart(out_dir, arguments.seed, arguments.gin_bindings)
+
+
+def quickstart(out_dir: pathlib.Path, seed: int, bindings: Sequence[str]) -> int:
+    """Writes everything into `out_dir`; returns the verdict."""
     remove_earlier(out_dir)
 
     begin = time.perf_counter()
-    comm_lopt.load_config([CONFIG], arguments.gin_bindings)
-    meta_train(out_dir / "meta_train", seed=arguments.seed)
+    comm_lopt.load_config([CONFIG], bindings)
+    meta_train(out_dir / "meta_train", seed=seed)
     meta_train_seconds = time.perf_counter() - begin
 
     problem = meta_test.meta_test_problem()
@@ -107,4 +117,4 @@ def verdict(results: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("quickstart", main))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import contextlib
 from collections.abc import Sequence
 
 from comm_lopt.cli.data import add_data
+from comm_lopt.cli.exit_codes import EXIT_CODES, run_command
 from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
 from comm_lopt.cli.sweep import add_sweep
-from comm_lopt.meta_train import DivergedError, RunStopped
+from comm_lopt.meta_test.results import alone_in
 
 __all__ = ["main"]
 
 _COMMANDS = (add_meta_train, add_meta_test, add_sweep, add_tasks, add_optimizers, add_data)
-
-_ERRORS = (ValueError, TypeError, OSError, ImportError, DivergedError)
 
 _EPILOG = """\
 examples:
@@ -25,32 +24,23 @@ examples:
   comm-lopt sweep --config_file tasks/digits_mlp.gin --optimizer SlowMo --out_dir runs/slowmo
   comm-lopt meta-test --config_file tasks/digits_mlp.gin --theta runs/lopt_a/theta \\
       --optimizer LocalSGD:local_learning_rate=1 --tuned runs/slowmo --out_dir runs/comparison
-"""
+
+exit codes:
+""" + "\n".join(f"  {code:<8} {meaning}" for code, meaning in EXIT_CODES.items())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status.
-
-    It is 0, or 2 after an error, which is printed, or 128 and the number of the signal after
-    which meta-training stopped with all its work saved: 143 for SIGTERM, 130 for Ctrl-C.
-    """
+    """Runs the command line; returns the exit code, one of `EXIT_CODES`."""
     arguments = _parser().parse_args(argv)
-    try:
-        arguments.function(arguments)
-    except RunStopped as stopped:
-        return _tell(arguments.command, stopped, stopped.exit_status)
-    except _ERRORS as error:
-        if arguments.debug:
-            raise
-        return _tell(arguments.command, error, 2)
-    return 0
 
+    def command() -> int:
+        with contextlib.ExitStack() as stack:
+            if "out_dir" in arguments:
+                stack.enter_context(alone_in(arguments.out_dir))
+            arguments.function(arguments)
+        return 0
 
-def _tell(command: str, error: Exception, exit_status: int) -> int:
-    """Prints an error without the Python functions that gin adds to its message."""
-    message = str(error).split("\n  In call to configurable")[0]
-    print(f"comm-lopt {command}: {message}", file=sys.stderr)
-    return exit_status
+    return run_command(f"comm-lopt {arguments.command}", command, arguments.debug)
 
 
 def _parser() -> argparse.ArgumentParser:

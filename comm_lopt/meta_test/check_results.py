@@ -40,7 +40,8 @@ def read_json(path: pathlib.Path, check: Callable[[Any], None]) -> Any:
       check: raises ResultsError if the values are not as they should be.
 
     Raises:
-      ResultsError: whatever is wrong with the file.
+      ResultsError: whatever is wrong with what is in the file.
+      OSError: it cannot be read.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -48,7 +49,7 @@ def read_json(path: pathlib.Path, check: Callable[[Any], None]) -> Any:
         values = json.loads(path.read_text(encoding="utf-8"))
         check(values)
     # RecursionError: of JSON that is nested too deeply.
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path} cannot be used: {error}") from error
     return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -9,12 +10,12 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from comm_lopt.atomic import replacing
+from comm_lopt.atomic import locked, replacing
 from comm_lopt.hyperparameters import one_line, plain
 from comm_lopt.meta_test.check_results import RESULTS_VERSION, check_results, read_json
 from comm_lopt.meta_test.problem import Problem
@@ -24,6 +25,7 @@ from comm_lopt.versions import versions
 
 __all__ = [
     "CURVE_COLUMNS",
+    "alone_in",
     "claim_out_dir",
     "make_results",
     "read_results",
@@ -37,6 +39,20 @@ CURVE_COLUMNS = (
 _RESULTS = "results.json"
 # As `json` writes it: no text holds a line feed.
 _LIST_OF_NUMBERS = re.compile(r"\[\n[^][{}\"]+\]")
+
+
+@contextlib.contextmanager
+def alone_in(out_dir: str | os.PathLike[str]) -> Iterator[None]:
+    """Makes the folder for results, and keeps other processes out for as long as the block lasts.
+
+    Raises:
+      BusyError: another process is at it.
+    """
+    folder = pathlib.Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"another process is at {folder}; wait until it has ended, or pass another --out_dir."
+    with locked(folder / ".lock", busy):
+        yield
 
 
 def claim_out_dir(out_dir: str | os.PathLike[str], marker: str = _RESULTS) -> pathlib.Path:

@@ -19,7 +19,7 @@ from comm_lopt.checks import require_at_least_one, require_same_workers
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.errors import SaveError
+from comm_lopt.meta_train.errors import writing
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import WatchedEstimator
 from comm_lopt.meta_train.run import Run, RunParts
@@ -67,9 +67,9 @@ def meta_train(
     `GradientLearner`; bind both with `include 'outer_training.gin'`.
 
     SIGTERM or Ctrl-C end the run after the meta-step at hand, with a checkpoint; a second
-    Ctrl-C ends the process at once. A run that is resumed gives bit for bit the theta of one
-    that was never stopped, provided that its data can be replayed (all data sets of comm_lopt
-    can). docs/reliability.md says what else is promised.
+    Ctrl-C ends it at once, by KeyboardInterrupt. A run that is resumed gives bit for bit the
+    theta of one that was never stopped, provided that its data can be replayed (all data sets
+    of comm_lopt can). docs/reliability.md says what else is promised.
 
     Args:
       train_log_dir: gets theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, events
@@ -93,11 +93,12 @@ def meta_train(
 
     Raises:
       FileExistsError: `train_log_dir` holds a run and `resume` is not set, or another process
-        is at it.
+        is at it (`BusyError`).
       ValueError: a number below 1, or an optimizer that does not fit its task family.
       CheckpointError: `resume`, and no checkpoint of the run is whole.
       ResumeError: `resume` with a configuration that is another problem.
       SaveError: the folder cannot be written.
+      OSError: another file, such as one of the data, cannot be read.
       DivergedError: `max_skipped_in_a_row` meta-steps in a row were not finite.
       RunStopped: a signal asked for it.
     """
@@ -145,17 +146,11 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
         f"another process is meta-training in {folder}; wait until it has ended, or pass another "
         "--train_log_dir."
     )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock", busy):
-            yield
-    except (SaveError, FileExistsError):
-        raise
-    except OSError as error:
-        raise SaveError(
-            f"{folder} cannot be written ({error}); make room or mend it, then go on with "
-            "--resume, or pass another --train_log_dir."
-        ) from error
+    with contextlib.ExitStack() as stack:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(folder / ".lock", busy))
+        yield
 
 
 def _refuse_another_run(folder: pathlib.Path, resume: bool) -> None:

@@ -20,7 +20,7 @@ from comm_lopt.atomic import remove_leftovers, replacing
 from comm_lopt.data.feeding.positions import positions, restore_positions
 from comm_lopt.hyperparameters import plain
 from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.errors import RunStopped
+from comm_lopt.meta_train.errors import RunStopped, writing
 from comm_lopt.meta_train.log import METRICS_FILE, SKIPPED_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import (
     WatchedEstimator,
@@ -112,10 +112,11 @@ class Run:
             )
         ]
         self._state = _State(learner_state, unrolls, key)
-        for name in (_THETA, _BEST_THETA):
-            remove_leftovers(parts.folder / name / FILE_NAME)
-        for name in (_CONFIG_FILE, METRICS_FILE, SKIPPED_FILE):
-            remove_leftovers(parts.folder / name)
+        with writing(parts.folder):
+            for name in (_THETA, _BEST_THETA):
+                remove_leftovers(parts.folder / name / FILE_NAME)
+            for name in (_CONFIG_FILE, METRICS_FILE, SKIPPED_FILE):
+                remove_leftovers(parts.folder / name)
         if checkpoints.meta_steps or (parts.folder / METRICS_FILE).exists():
             self._restore()
         else:
@@ -149,7 +150,8 @@ class Run:
             error = self._meta_step(log, begin, max_skipped_in_a_row)
             if meta_step == first:
                 self._check_settings_again()
-                with replacing(self._parts.folder / _CONFIG_FILE) as file:
+                path = self._parts.folder / _CONFIG_FILE
+                with writing(path.parent), replacing(path) as file:
                     file.write_text(gin.operative_config_str(), encoding="utf-8")
             stopping = error is not None or stop.requested is not None
             if meta_step % checkpoint_every == 0 or meta_step == last or stopping:
@@ -220,9 +222,10 @@ class Run:
     def _write_theta(self) -> None:
         parts, meta_step = self._parts, self.progress.meta_step
         trained_on = _trained_on(parts.families, meta_step)
-        save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, trained_on)
-        if meta_step == self.progress.best_meta_step:
-            save_theta(parts.folder / _BEST_THETA, parts.learned_opt, self.theta, trained_on)
+        with writing(parts.folder):
+            save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, trained_on)
+            if meta_step == self.progress.best_meta_step:
+                save_theta(parts.folder / _BEST_THETA, parts.learned_opt, self.theta, trained_on)
 
     def _restore(self) -> None:
         parts = self._parts

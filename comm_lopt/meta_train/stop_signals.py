@@ -1,17 +1,31 @@
-"""SIGTERM and Ctrl-C ask a run to stop; a second Ctrl-C ends the process at once."""
+"""SIGTERM and Ctrl-C ask a run to stop; a second Ctrl-C ends it at once."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "ends_the_process"]
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 _CLOSE = b"\0"
+_process_is_ours = False
+
+
+@contextlib.contextmanager
+def ends_the_process() -> Iterator[None]:
+    """In this block, a command's, a second Ctrl-C ends the process, in whatever it is."""
+    global _process_is_ours
+    earlier, _process_is_ours = _process_is_ours, True
+    try:
+        yield
+    finally:
+        _process_is_ours = earlier
 
 
 class StopSignals:
@@ -19,7 +33,8 @@ class StopSignals:
 
     Python's own handlers run only between two steps of the interpreter, so during a long
     computation two signals would look like one. Signals are therefore read from a pipe, in a
-    thread: it sees each of them when it comes.
+    thread: it sees each of them when it comes. A second Ctrl-C raises KeyboardInterrupt in the
+    main thread as soon as Python can, or ends the process; see `ends_the_process`.
 
     Outside the main thread, where signals cannot be caught, it catches none.
 
@@ -29,6 +44,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested: int | None = None
+        self._interrupting = self._interrupted = False
 
     def __enter__(self) -> StopSignals:
         self._active = threading.current_thread() is threading.main_thread()
@@ -38,7 +54,7 @@ class StopSignals:
         os.set_blocking(self._writing, False)
         self._earlier_fd = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         # Without a handler of Python's, the signal would not reach the pipe.
-        self._earlier = {number: signal.signal(number, _do_nothing) for number in _WATCHED}
+        self._earlier = {number: signal.signal(number, self._handle) for number in _WATCHED}
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -70,13 +86,20 @@ class StopSignals:
                     f"{signal.Signals(number).name}: stops after this meta-step, and saves it; "
                     "Ctrl-C now stops at once"
                 )
-            elif number == signal.SIGINT:
+            elif number == signal.SIGINT and not self._interrupting:
                 _tell("stopped at once; --resume goes on from the last checkpoint")
-                os._exit(128 + number)
+                if _process_is_ours:
+                    os._exit(128 + number)
+                self._interrupting = True
+                # Python may have called the handler for this signal already; and a signal of its
+                # own wakes the main thread where it sleeps or waits.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-
-def _do_nothing(number: int, frame: object) -> None:
-    del number, frame
+    def _handle(self, number: int, frame: object) -> None:
+        del number, frame
+        if self._interrupting and not self._interrupted:
+            self._interrupted = True
+            raise KeyboardInterrupt
 
 
 def _tell(message: str) -> None:

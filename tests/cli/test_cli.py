@@ -106,7 +106,7 @@ def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path, monkeypatch,
     first = [float(row["train_loss"]) for row in rows if row["round"] == "1"][:2]
     assert sum(first) / 2 == pytest.approx(methods["LOptA"]["train_loss"][0])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "results.json", "curves.csv", "loss.png", "table.md",
+        ".lock", "results.json", "curves.csv", "loss.png", "table.md",
     }  # fmt: skip
 
     refused = ["meta-test", *TASK, *SMALL, "--tuned", "slowmo", "--out_dir", "other"]
@@ -305,6 +305,7 @@ def test_out_dir_of_another_run_is_refused(tmp_path, command, marker, capsys):
     assert f"holds another run's {marker}" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback():
-    with pytest.raises(ValueError, match="nothing to compare"):
-        main(["--debug", "meta-test", *TASK, "--out_dir", "o"])
+def test_debug_shows_the_traceback(capsys):
+    assert main(["--debug", "meta-test", *TASK, "--out_dir", "o"]) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told and "nothing to compare" in told

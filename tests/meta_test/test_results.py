@@ -2,7 +2,10 @@
 
 import csv
 import dataclasses
+import errno
 import json
+import os
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -198,4 +201,15 @@ def test_results_of_another_format_are_refused(tmp_path, change, message):
 def test_results_of_before_there_were_versions_say_so(tmp_path):
     (tmp_path / "results.json").write_text('{"task": "t", "optimizers": {}}', encoding="utf-8")
     with pytest.raises(ResultsError, match="format version 1 and this comm_lopt reads 2"):
+        read_results(tmp_path)
+
+
+def test_results_that_the_disk_does_not_give_are_not_called_damaged(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text("{}", encoding="utf-8")
+
+    def failing(*args, **kwargs):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(pathlib.Path, "read_text", failing)
+    with pytest.raises(OSError, match="Input/output error"):
         read_results(tmp_path)

@@ -1,6 +1,7 @@
 """One run in a folder at a time; a folder that cannot be written is told, and nothing lost."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from small_run import checkpoint_steps, finish, rows, run, start, temporary_files, theta_bytes
 
 from comm_lopt.meta_train import SaveError
+from comm_lopt.meta_train import loop as loop_module
 from comm_lopt.meta_train.log import MetaTrainLog
 
 
@@ -51,13 +53,29 @@ def test_folder_that_cannot_be_written_is_told_before_any_work(tmp_path):
         run(tmp_path / "file" / "run")
 
 
+def test_file_of_the_data_that_cannot_be_read_is_not_blamed_on_the_folder(tmp_path, monkeypatch):
+    def failing(self, *args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "train.npy")
+
+    monkeypatch.setattr(loop_module.Run, "go_on", failing)
+    with pytest.raises(OSError, match="Input/output error: 'train.npy'") as told:
+        run(tmp_path)
+    assert not isinstance(told.value, SaveError)
+
+
+def test_theta_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "theta").write_text("in the way", encoding="utf-8")
+    with pytest.raises(SaveError, match="cannot be written .*File exists.*--resume"):
+        run(tmp_path)
+
+
 @pytest.mark.reliability
 def test_full_disk_ends_the_run_and_the_last_checkpoint_loads(tmp_path):
     bindings = ["num_meta_steps = 8", "meta_train.keep_checkpoints = 100"]
     with small_disk(tmp_path / "disk", "1200k") as resize:
         folder = tmp_path / "disk" / "run"
         status, printed = finish(start(folder, *bindings))
-        assert status == 2, printed
+        assert status == 5, printed
         told = printed[printed.index("comm-lopt meta-train: ") :]
         assert "cannot be written" in told and "No space left on device" in told
         assert "go on with --resume" in told

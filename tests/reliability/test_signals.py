@@ -1,5 +1,8 @@
 """SIGTERM and Ctrl-C: the meta-step is finished and saved; a second Ctrl-C stops at once."""
 
+import contextlib
+import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import time
 import pytest
 from small_run import checkpoint_steps, finish, rows, start, temporary_files, theta_bytes
 
+from comm_lopt.meta_train import RunStopped
 from comm_lopt.meta_train.stop_signals import StopSignals
 
 STEPS = "num_meta_steps = 30"
@@ -46,8 +50,8 @@ def test_signal_saves_and_says_how_to_go_on(tmp_path, whole, number, status):
 
 LONG_COMPUTATION = """
 import hashlib
-from comm_lopt.meta_train.stop_signals import StopSignals
-with StopSignals():
+from comm_lopt.meta_train.stop_signals import StopSignals, ends_the_process
+with ends_the_process(), StopSignals():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # hours, and Python's handlers wait for it
 """
@@ -68,6 +72,42 @@ def test_second_interrupt_ends_a_long_computation_at_once():
     assert process.returncode == 130
     assert time.monotonic() - begin < 5
     assert "Ctrl-C now stops at once" in printed and "stopped at once" in printed
+
+
+def interrupt_and_wait(stop):
+    signal.raise_signal(signal.SIGINT)
+    deadline = time.monotonic() + 10
+    while stop.requested is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_second_interrupt_of_pythons_own_session_raises_in_it(capsys):
+    with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
+        interrupt_and_wait(stop)
+        begin = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+    assert time.monotonic() - begin < 10
+    assert "stopped at once" in capsys.readouterr().err
+    # And again, with nothing left of the one before.
+    with StopSignals() as stop:
+        interrupt_and_wait(stop)
+    assert stop.requested == signal.SIGINT
+
+
+def test_loop_that_passes_over_errors_ends_with_a_stopped_run():
+    done = []
+    with pytest.raises(RunStopped):
+        for number in range(3):
+            with contextlib.suppress(Exception):
+                done.append(number)
+                raise RunStopped("stopped", signal.SIGTERM)
+    assert done == [0]
+
+
+def test_stopped_run_passes_from_one_process_to_another():
+    found = pickle.loads(pickle.dumps(RunStopped("stopped after meta-step 3", signal.SIGTERM)))
+    assert (str(found), found.exit_status) == ("stopped after meta-step 3", 143)
 
 
 def test_handlers_are_put_back():

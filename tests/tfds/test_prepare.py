@@ -173,7 +173,7 @@ def test_exception_of_tfds_leaves_nothing_and_is_told(data_folder, capsys):
         return tf.data.Dataset.from_generator(examples, output_signature=signature)
 
     with tfds.testing.mock_data(as_dataset_fn=as_dataset):
-        assert main(["data", "prepare", "cifar10"]) == 2
+        assert main(["data", "prepare", "cifar10"]) == 3
     assert "the disk is gone" in capsys.readouterr().err
     _assert_nothing_is_there(data_folder)
 

@@ -225,7 +225,7 @@ def test_damage_in_tfdss_folder_is_told_and_nothing_is_prepared(small, damage, t
     assert main(_prepare("--from_dir", idx, "--tfds_dir", tfds_dir)) == 0
     (file,) = (tfds_dir / "fashion_mnist" / "3.0.1").glob("*-train.tfrecord-*")
     damage(file)
-    assert main(_prepare("--tfds_dir", tfds_dir)) == 2
+    assert main(_prepare("--tfds_dir", tfds_dir)) == 3
     error = capsys.readouterr().err
     assert f"TFDS's {SOURCE.tfds_name} cannot be fetched or read: " in error and told in error
     assert "remove it from TFDS's folder and prepare it anew" in error
