@@ -48,7 +48,7 @@ setup(
         "chex>=0.1.91",
         "dm-haiku>=0.0.16",
         "drjax>=0.1.4",  # maps workers, with or without a mesh
-        "filelock>=3.16",  # one process at a time makes a data set or a run
+        "filelock>=3.22",  # one process at a time makes a data set or a run
         "flax>=0.12.3",
         "gin-config>=0.5",
         "jax>=0.9",

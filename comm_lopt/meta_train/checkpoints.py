@@ -1,4 +1,10 @@
-"""Checkpoints of a meta-training run, written by Orbax: whole or not there, and checked."""
+"""Checkpoints of a meta-training run: whole or not there, and checked.
+
+Orbax's CheckpointManager gives each its name when it is whole, keeps the newest and the best, and
+removes what killed processes left. How arrays become files is ours: Orbax's own handlers search
+for files by patterns, in which a folder's "[" or "*" means something else, refuse arrays of size
+zero, keep no digest, and do not tell a damaged file from a disk that fails for a moment.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +12,29 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
 import pathlib
-import re
 import shutil
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import safetensors
+import safetensors.numpy
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    LatestN,
+    PreservationContext,
+)
+from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
 from comm_lopt.meta_train.errors import CheckpointError, ResumeError, SaveError
 
@@ -27,10 +42,17 @@ __all__ = ["Checkpoints", "Restored"]
 
 PyTree = Any
 
-_DIGEST = "sha256"
-_EMPTY = "empty"
-_BYTES_PER_ARRAY = 1024
-_UNFINISHED = ("*orbax-checkpoint-tmp*", ".removed-*")
+_ORBAX_LOGGER = logging.getLogger("absl")
+_STATE = "state"
+_ARRAYS, _INFO, _DIGESTS = "arrays.safetensors", "info.json", "sha256"
+_SLACK = 1 << 16
+# A file system of a network can fail for a moment. Seconds to wait before reading again.
+_READ_AGAIN_AFTER = (0.1, 1.0, 5.0)
+_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class _Damage(Exception):
+    """A checkpoint whose files are not those that were saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +73,8 @@ class Restored:
 class Checkpoints:
     """The checkpoints of a run, by meta-step; for one process at a time.
 
-    Each is written to a temporary folder in the background and then given its name. It holds a
-    SHA-256 of its content, so that damage is told from a whole one. What killed processes left
-    is removed at the start.
+    Each is written to a temporary folder in the background and then given its name. It holds
+    the SHA-256 of its files, so that damage is told from a whole one.
 
     Args:
       folder: where they lie; made if missing.
@@ -65,16 +86,19 @@ class Checkpoints:
 
     def __init__(self, folder: pathlib.Path, keep: int = 3):
         self._folder = folder.resolve()
-        self._keep = keep
-        self._best: int | None = None
+        self._best = _TheBest()
+        _ORBAX_LOGGER.addFilter(_is_not_of_orbax)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), self._best]),
+            cleanup_tmp_directories=True,
+            # The dates of earlier checkpoints, which can be damaged, are not needed.
+            lightweight_initialize=True,
+        )
         with self._saving("the folder of checkpoints"):
             self._folder.mkdir(parents=True, exist_ok=True)
-            for pattern in _UNFINISHED:
-                for leftover in self._folder.glob(pattern):
-                    shutil.rmtree(leftover)
-        handlers = {"state": ocp.StandardCheckpointHandler(), "info": ocp.JsonCheckpointHandler()}
-        logging.getLogger("absl").addFilter(_is_not_orbax_error)
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
+            self._manager = ocp.CheckpointManager(
+                self._folder, item_handlers={_STATE: _FilesHandler()}, options=options
+            )
 
     @property
     def meta_steps(self) -> list[int]:
@@ -94,100 +118,120 @@ class Checkpoints:
 
         Raises:
           SaveError: this or the one before could not be written.
+          ValueError: two arrays of `state` have one name.
         """
-        # Copies: on a CPU an array of JAX and its view in NumPy share memory.
-        leaves = {path: np.array(leaf) for path, leaf in _named_leaves(state)}
-        info = {**info, _DIGEST: _digest(leaves, info)}
-        # Orbax refuses arrays of size zero, which some optimizers have in their state.
-        empty = {name: leaf for name, leaf in leaves.items() if not leaf.size}
-        info[_EMPTY] = {name: [leaf.shape, leaf.dtype.str] for name, leaf in empty.items()}
-        leaves = {name: leaf for name, leaf in leaves.items() if leaf.size}
+        files = _packed(_named_leaves(state), info)
         self.wait()
+        self._best.meta_step = best
         with self._saving(f"the checkpoint of meta-step {meta_step}"):
-            self._check_room(leaves)
-            self._checkpointer.save(
-                self._folder / str(meta_step),
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(leaves), info=ocp.args.JsonSave(info)
-                ),
-            )
-        self._best = best
+            self._check_room(sum(map(len, files.values())))
+            args = ocp.args.Composite(**{_STATE: _Files(files)})
+            self._manager.save(meta_step, args=args, force=True)
 
     def wait(self) -> None:
-        """Waits until what was saved is on disk, then removes those that need not stay.
+        """Waits until what was saved is on disk and those that need not stay are removed.
 
         Raises:
           SaveError: it could not be written.
         """
         with self._saving("a checkpoint"):
-            self._checkpointer.wait_until_finished()
-            for meta_step in self.meta_steps[: -self._keep]:
-                if meta_step != self._best:
-                    self._remove(meta_step)
+            self._manager.wait_until_finished()
+
+    def check_whole(self, meta_step: int) -> None:
+        """Waits for a checkpoint and reads it back.
+
+        Raises:
+          SaveError: it could not be written, or is not what was saved.
+        """
+        self.wait()
+        try:
+            self._read(meta_step)
+        except (_Damage, OSError) as error:
+            raise SaveError(
+                f"the checkpoint {self._folder / str(meta_step)} was written and cannot be read "
+                f"back ({error}), so that the run could not be resumed; pass another "
+                "--train_log_dir, on a disk that keeps what is written."
+            ) from error
 
     def restore(self, template: PyTree, check: Callable[[int, dict[str, Any]], None]) -> Restored:
         """Returns the newest checkpoint that is whole.
 
-        Newer ones that are damaged are named in a warning, and removed.
+        Newer ones that are damaged are renamed, and named in a warning.
 
         Args:
           template: a state of the same structure, as the run makes it at its start.
-          check: called with the meta-step and the info before anything is removed; raises if
+          check: called with the meta-step and the info before anything is renamed; raises if
             they do not fit the run.
 
         Raises:
           CheckpointError: none is whole.
-          ResumeError: the checkpoint is of another problem or optimizer than `template`.
+          ResumeError: the checkpoint is of another problem or optimizer than `template`, or of
+            an earlier format.
+          OSError: a file cannot be read, which says nothing about what is in it.
         """
-        damaged: dict[int, Exception] = {}
+        damaged: dict[int, _Damage] = {}
         for meta_step in reversed(self.meta_steps):
             try:
                 leaves, info = self._read(meta_step)
-            # What damage raises in Orbax, TensorStore and JSON is an open list.
-            except Exception as error:
-                damaged[meta_step] = error
+            except _Damage as damage:
+                damaged[meta_step] = damage
                 continue
             check(meta_step, info)
             self._check_fit(meta_step, leaves, template)
-            for number, reason in damaged.items():
-                warnings.warn(
-                    f"the checkpoint {self._folder / str(number)} is damaged ({_short(reason)}); "
-                    f"going on from the one before it, of meta-step {meta_step}.",
-                    stacklevel=2,
-                )
-                self._remove(number)
-            ordered = [jnp.asarray(leaves[name]) for name, _ in _named_leaves(template)]
+            if damaged:
+                self._set_aside(damaged, meta_step)
+            ordered = [jnp.asarray(leaves[name]) for name in _named_leaves(template)]
             state = jax.tree.unflatten(jax.tree.structure(template), ordered)
             return Restored(meta_step, state, info)
-        told = "; ".join(f"{number}: {_short(error)}" for number, error in damaged.items())
+        told = "; ".join(f"{number}: {damage}" for number, damage in damaged.items())
         raise CheckpointError(
             f"no checkpoint in {self._folder} is whole ({told or 'there is none'}); bring one "
             "back from a backup, or start in another folder."
         )
 
     def close(self) -> None:
-        """Ends the background thread, after what is being written."""
+        """Ends the background threads, after what is being written."""
         # An error of the last save has been raised by `wait`, or another one is on its way.
         with contextlib.suppress(Exception):
-            self._checkpointer.close()
+            self._manager.close()
+        _ORBAX_LOGGER.removeFilter(_is_not_of_orbax)
 
     def _read(self, meta_step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        restored = self._checkpointer.restore(
-            self._folder / str(meta_step),
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(), info=ocp.args.JsonRestore()),
-        )
-        leaves = {name: np.asarray(leaf) for name, leaf in dict(restored["state"]).items()}
-        info = dict(restored["info"])
-        for name, (shape, dtype) in info.pop(_EMPTY, {}).items():
-            leaves[name] = np.zeros(shape, dtype)
-        if info.pop(_DIGEST) != _digest(leaves, info):
-            raise ValueError("its content is not what was saved")
-        return leaves, info
+        folder = self._folder / str(meta_step)
+        try:
+            return _unpacked(_read_files_patiently(folder / _STATE))
+        except _NOT_THERE as error:
+            if (folder / "info" / "metadata").exists():
+                raise ResumeError(
+                    f"{folder} is of an earlier comm_lopt, in a format that this one does not "
+                    "read; go on with the version that began the run, or start in another folder."
+                ) from error
+            raise _Damage(_short(error)) from error
+        except OSError as error:
+            raise OSError(
+                f"the checkpoint {folder} cannot be read ({_short(error)}); nothing was changed. "
+                "Mend the disk or its connection, then go on with --resume; if it cannot be "
+                "mended, move that checkpoint away, and the one before it is taken."
+            ) from error
+
+    def _set_aside(self, damaged: Mapping[int, _Damage], taken: int) -> None:
+        """Renames damaged checkpoints, of which something may still be saved by hand."""
+        for number, damage in damaged.items():
+            path = self._folder / str(number)
+            names = (f"{number}.damaged{again or ''}" for again in itertools.count())
+            aside = next(p for p in map(self._folder.joinpath, names) if not p.exists())
+            path.rename(aside)
+            warnings.warn(
+                f"the checkpoint {path} is damaged ({damage}) and is now {aside.name}; going on "
+                f"from the one before it, of meta-step {taken}.",
+                stacklevel=3,
+            )
+        self._manager.reload()
 
     def _check_fit(
         self, meta_step: int, leaves: Mapping[str, np.ndarray], template: PyTree
     ) -> None:
-        expected = {name: _kind(leaf) for name, leaf in _named_leaves(template)}
+        expected = {name: _kind(leaf) for name, leaf in _named_leaves(template).items()}
         found = {name: _kind(leaf) for name, leaf in leaves.items()}
         names = sorted(expected.keys() | found.keys())
         different = [name for name in names if expected.get(name) != found.get(name)]
@@ -200,11 +244,9 @@ class Checkpoints:
                 "configuration it was started with, or start in another folder."
             )
 
-    def _check_room(self, leaves: Mapping[str, np.ndarray]) -> None:
+    def _check_room(self, size: int) -> None:
         """Raises OSError if the disk is too full: Orbax's threads fail noisily, and late."""
-        # Orbax writes the arrays twice before it removes the first copy.
-        size = sum(leaf.nbytes for leaf in leaves.values())
-        needed = 2 * size + _BYTES_PER_ARRAY * len(leaves)
+        needed = size + _SLACK
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise OSError(
@@ -212,17 +254,11 @@ class Checkpoints:
                 f"{os.strerror(errno.ENOSPC)}: about {needed} bytes needed, {free} free",
             )
 
-    def _remove(self, meta_step: int) -> None:
-        """Removes a checkpoint; one that is killed meanwhile has lost its name already."""
-        removed = self._folder / f".removed-{meta_step}"
-        (self._folder / str(meta_step)).replace(removed)
-        shutil.rmtree(removed)
-
     @contextlib.contextmanager
     def _saving(self, what: str) -> Iterator[None]:
         try:
             yield
-        # Orbax and TensorStore have their own names for a full disk.
+        # What Orbax raises is an open list.
         except Exception as error:
             try:
                 whole = f"the newest that is there is of meta-step {self.meta_steps[-1]}"
@@ -234,16 +270,107 @@ class Checkpoints:
             ) from error
 
 
-def _named_leaves(state: PyTree) -> list[tuple[str, Any]]:
-    """Arrays with path names; "/" would make folders, so parts are joined by dots.
+class _TheBest:
+    """Orbax's policy that keeps one checkpoint, whichever `Progress` says it is at the time."""
+
+    meta_step: int | None = None
+
+    def should_preserve(
+        self, checkpoints: Sequence[Any], *, context: PreservationContext
+    ) -> Sequence[bool]:
+        return [checkpoint.step == self.meta_step for checkpoint in checkpoints]
+
+
+class _FilesHandler(ocp.AsyncCheckpointHandler):
+    """Writes files as they are given, in the background."""
+
+    async def async_save(self, directory: Any, args: _Files) -> list[Future]:
+        # This future waits until the folder is there, which is made in the background as well.
+        return [CommitFutureAwaitingContractedSignals(_write_files(directory, args.files))]
+
+    def save(self, directory: Any, args: _Files) -> None:
+        raise NotImplementedError("checkpoints are saved in the background")
+
+    def restore(self, directory: Any, args: Any = None) -> dict[str, bytes]:
+        return _read_files(pathlib.Path(directory))
+
+
+@ocp.args.register_with_handler(_FilesHandler, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Files(ocp.args.CheckpointArgs):
+    files: Mapping[str, bytes]
+
+
+async def _write_files(directory: Any, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        with pathlib.Path(directory / name).open("wb") as file:
+            file.write(content)
+            # On disk before the checkpoint has its name: a power cut must not empty it.
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
+    """Raises _Damage unless the files are those that were written."""
+    files = {name: (folder / name).read_bytes() for name in (_ARRAYS, _INFO, _DIGESTS)}
+    if files.pop(_DIGESTS) != _digests(files):
+        raise _Damage("its content is not what was saved")
+    return files
+
+
+def _read_files_patiently(folder: pathlib.Path) -> dict[str, bytes]:
+    for seconds in _READ_AGAIN_AFTER:
+        try:
+            return _read_files(folder)
+        except _NOT_THERE:
+            raise
+        except OSError:
+            time.sleep(seconds)
+    return _read_files(folder)
+
+
+def _digests(files: Mapping[str, bytes]) -> bytes:
+    """The SHA-256 of each file, as `sha256sum --check` reads them."""
+    digests = [(hashlib.sha256(content).hexdigest(), name) for name, content in files.items()]
+    return "".join(f"{digest}  {name}\n" for digest, name in digests).encode()
+
+
+def _packed(leaves: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files of a checkpoint, in which `leaves` are copied."""
+    # Safetensors writes what lies in memory, in whatever order.
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
+    # It has other names for types, and reads fewer of them than it writes.
+    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
+    files = {
+        _ARRAYS: safetensors.numpy.save(arrays),
+        _INFO: json.dumps({"dtypes": dtypes, "info": dict(info)}, indent=1).encode(),
+    }
+    return {**files, _DIGESTS: _digests(files)}
+
+
+def _unpacked(files: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    saved = json.loads(files[_INFO])
+    leaves = {
+        name: np.frombuffer(array["data"], saved["dtypes"][name]).reshape(array["shape"])
+        for name, array in safetensors.deserialize(files[_ARRAYS])
+    }
+    return leaves, saved["info"]
+
+
+def _named_leaves(state: PyTree) -> dict[str, Any]:
+    """Arrays by path, such as "[0]['a.b'].c", which no two paths share.
 
     Upstream's states begin with numbers of Python (a count of steps) where later an array is;
     JAX says of which type that is.
     """
-    return [
-        (jax.tree_util.keystr(path, simple=True, separator="."), jnp.asarray(leaf))
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-    ]
+    paths = jax.tree_util.tree_leaves_with_path(state)
+    leaves = {jax.tree_util.keystr(path): jnp.asarray(leaf) for path, leaf in paths}
+    if len(leaves) != len(paths):
+        raise ValueError(
+            "two arrays of the state have one name, since a class registered with JAX gives two "
+            "children one key; give each a key of its own."
+        )
+    return leaves
 
 
 def _kind(leaf: Any) -> str:
@@ -251,24 +378,13 @@ def _kind(leaf: Any) -> str:
     return f"{np.asarray(leaf).dtype}{list(np.shape(leaf))}"
 
 
-def _digest(leaves: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(info, sort_keys=True).encode())
-    for name in sorted(leaves):
-        digest.update(f"\0{name}\0{_kind(leaves[name])}\0".encode())
-        digest.update(np.ascontiguousarray(leaves[name]).view(np.uint8).reshape(-1).data)
-    return digest.hexdigest()
-
-
 def _short(error: Exception) -> str:
-    """The gist of an error; Orbax and TensorStore tell pages."""
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    if number:
-        return os.strerror(int(number.group(1)))
+    """The gist of an error; Orbax tells pages."""
     lines = str(error).splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def _is_not_orbax_error(record: logging.LogRecord) -> bool:
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
     """Orbax logs each error of a save five times over, with tracebacks, and then raises it."""
     told_by_orbax = str(record.msg).startswith("[process=") or "orbax" in record.pathname
-    return record.levelno < logging.ERROR or not told_by_orbax
+    return record.levelno < logging.WARNING or not told_by_orbax

@@ -122,6 +122,7 @@ class Run:
         else:
             # From here on the folder holds a run, with a checkpoint to go on from at any time.
             self._save()
+            checkpoints.check_whole(self.progress.meta_step)
 
     @property
     def theta(self) -> PyTree:
