@@ -78,11 +78,67 @@ def test_loading_replaces_what_was_loaded_before():
     assert meta_test.meta_test_problem().num_rounds == 100
 
 
-def test_own_file_may_include_shipped_ones(tmp_path):
+def _write(folder, **files):
+    for name, text in files.items():
+        (folder / f"{name}.gin").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["tasks/digits_mlp.gin", "./tasks/digits_mlp.gin"])
+def test_own_file_may_include_shipped_ones(tmp_path, name):
+    _write(tmp_path, mine=f"include '{name}'\nnum_workers = 2\n")
+    comm_lopt.load_config([str(tmp_path / "mine.gin")])
+    assert meta_test.meta_test_problem().num_workers == 2
+
+
+def test_name_that_ships_means_the_file_that_ships(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path, local_sgd="raise = True\n", mine="include 'local_sgd.gin'\nnum_rounds = 3\n")
+    comm_lopt.load_config(["tasks/digits_mlp.gin", "mine.gin"])
+    assert meta_test.meta_test_problem().num_rounds == 3
+
+
+def test_path_means_the_file_beside_the_one_that_includes_it(tmp_path, monkeypatch):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    _write(tmp_path, mine="include 'tasks/digits_mlp.gin'\ninclude 'sub/sizes.gin'\n")
+    _write(tmp_path / "sub", sizes="include './local_sgd.gin'\ninclude '../rounds.gin'\n")
+    _write(tmp_path / "sub", local_sgd="num_workers = 5\n")
+    _write(tmp_path, rounds="num_rounds = 6\n")
+    _write(tmp_path / "elsewhere", rounds="num_rounds = 7\n")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    comm_lopt.load_config(["../mine.gin"])
+    problem = meta_test.meta_test_problem()
+    assert (problem.num_workers, problem.num_rounds) == (5, 6)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    comm_lopt.load_config(["~/mine.gin"])
+
+
+def test_folder_of_a_packages_name_hides_no_gin_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tasks").mkdir()
+    comm_lopt.load_config(["experiments/quickstart.gin"])
+    with pytest.raises(ConfigError, match="did you mean 'tasks/digits_mlp.gin'"):
+        comm_lopt.load_config(["tasks/digit_mlp.gin"])
+
+
+def test_file_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "mine.gin"
-    path.write_text("include './tasks/digits_mlp.gin'\nnum_workers = 2\n", encoding="utf-8")
+    path.write_text("include 'tasks/digits_mlp.gin'\nnum_workers = 2\n", encoding="utf-8-sig")
     comm_lopt.load_config([str(path)])
     assert meta_test.meta_test_problem().num_workers == 2
+
+
+def test_reading_leaves_gin_as_it_was():
+    def found():
+        readers = list(gin.config._FILE_READERS)
+        return readers, list(gin.config._LOCATION_PREFIXES)
+
+    before = found()
+    comm_lopt.load_config(["experiments/quickstart.gin"])
+    with pytest.raises(ConfigError):
+        comm_lopt.load_config(["nowhere.gin"])
+    assert found() == before
+    assert not any("comm_lopt" in str(folder) for folder in before[1])
 
 
 def test_unknown_file_suggests_the_nearest():
@@ -91,10 +147,33 @@ def test_unknown_file_suggests_the_nearest():
 
 
 def test_unknown_included_file_suggests_the_nearest(tmp_path):
-    path = tmp_path / "mine.gin"
-    path.write_text("include './tasks/digits_mpl.gin'\n", encoding="utf-8")
+    _write(tmp_path, mine="include 'tasks/digits_mpl.gin'\n")
     with pytest.raises(ConfigError, match="did you mean 'tasks/digits_mlp.gin'"):
-        comm_lopt.load_config([str(path)])
+        comm_lopt.load_config([str(tmp_path / "mine.gin")])
+
+
+def test_file_that_includes_itself_is_refused(tmp_path):
+    _write(tmp_path, mine="include 'other.gin'\n", other="include 'mine.gin'\n")
+    with pytest.raises(ConfigError, match=r"mine.gin includes itself"):
+        comm_lopt.load_config([str(tmp_path / "mine.gin")])
+
+
+def test_misspelt_macro_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="`num_worker = 2` has no effect.*'num_workers'"):
+        comm_lopt.load_config(["tasks/digits_mlp.gin"], ["num_worker = 2"])
+
+
+def test_macro_without_a_value_suggests_the_nearest():
+    bindings = ["local_sgd.learning_rate = %my_rat", "my_rate = 0.5"]
+    with pytest.raises(ConfigError, match="%my_rat is used and has no value.*'my_rate'"):
+        comm_lopt.load_config([], bindings)
+
+
+def test_macros_that_a_later_file_or_another_command_uses_pass(tmp_path):
+    _write(tmp_path, first="my_rate = 0.25\n", later="local_sgd.learning_rate = %my_rate\n")
+    files = [str(tmp_path / "first.gin"), "tasks/digits_mlp.gin", str(tmp_path / "later.gin")]
+    comm_lopt.load_config(files, ["num_tasks = 2"])
+    assert gin.query_parameter("my_rate/macro.value") == 0.25
 
 
 def test_unknown_name_suggests_the_nearest():
@@ -107,16 +186,71 @@ def test_unknown_reference_suggests_the_nearest():
         comm_lopt.load_config([], ["learned_optimizer = @LAgggA()"])
 
 
-def test_unknown_parameter_is_named():
-    with pytest.raises(ConfigError, match="momenta"):
-        comm_lopt.load_config([], ["SlowMo.momenta = 0.9"])
+@pytest.mark.parametrize(
+    ("binding", "nearest"),
+    [
+        ("SlowMo.momenta = 0.9", "momentum"),
+        # The class hands its arguments on to its base.
+        ("LOptA.hiden_size = 8", "hidden_size"),
+        ("scope/LAggA.hiden_layers = 8", "hidden_layers"),
+        ("TruncatedPESPMAP.num_task = 8", "num_tasks"),
+    ],
+)
+def test_unknown_parameter_suggests_the_nearest(binding, nearest):
+    with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
+        comm_lopt.load_config(["optimizers/lopt_a.gin"], [binding])
 
 
-def test_bad_syntax_is_a_config_error():
+@gin.configurable(module="test_config")
+def takes_any(**values):
+    return values
+
+
+@gin.configurable("named_twice", module="one")
+@gin.configurable("named_twice", module="two")
+def _named_twice(value=None):
+    return value
+
+
+def test_name_that_two_modules_have_is_a_config_error():
+    with pytest.raises(ConfigError, match="Ambiguous selector 'named_twice'"):
+        comm_lopt.load_config([], ["named_twice.value = 1"])
+
+
+def test_parameter_of_a_function_that_takes_any_passes():
+    comm_lopt.load_config([], ["takes_any.whatever = 1"])
+    assert takes_any() == {"whatever": 1}
+
+
+@pytest.mark.parametrize("binding", ["SlowMo.momentum = = 0.9", "SlowMo.momentum = (0.9,"])
+def test_bad_syntax_is_a_config_error(binding):
     with pytest.raises(ConfigError, match="cannot be read"):
-        comm_lopt.load_config([], ["SlowMo.momentum = = 0.9"])
+        comm_lopt.load_config([], [binding])
+
+
+def test_file_that_is_no_text_is_a_config_error(tmp_path):
+    (tmp_path / "mine.gin").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        comm_lopt.load_config([str(tmp_path / "mine.gin")])
 
 
 def test_missing_module_is_named():
-    with pytest.raises(ConfigError, match="no_such_module"):
+    with pytest.raises(ConfigError, match="No module named 'no_such_module'.*current folder"):
         comm_lopt.load_config([], imports=["no_such_module"])
+
+
+@pytest.mark.parametrize("through_gin", [False, True])
+def test_module_that_fails_is_told_with_its_own_traceback(tmp_path, monkeypatch, through_gin):
+    name = f"fails_{through_gin}"
+    (tmp_path / f"{name}.py").write_text("x = 1\ny = x + 'a'\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    _write(tmp_path, mine=f"import {name}\n")
+    with pytest.raises(ConfigError) as refused:
+        if through_gin:
+            comm_lopt.load_config([str(tmp_path / "mine.gin")])
+        else:
+            comm_lopt.load_config([], imports=[name])
+    told = str(refused.value)
+    assert f'{name}.py", line 2, in <module>' in told and "y = x + 'a'" in told
+    assert "TypeError: unsupported operand" in told
+    assert "importlib" not in told and "gin_state" not in told

@@ -9,17 +9,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-import gin
 import jax
 
 from comm_lopt.checks import require_at_least_one, require_range
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.partition import Partition
 from comm_lopt.data.feeding.rounds import RoundIterator, round_datasets
+from comm_lopt.gin_state import OperativeSetting, operative_settings
 from comm_lopt.hyperparameters import one_line, plain
 from comm_lopt.meta_test.check_results import LARGEST_NUM_ROUNDS
 from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
-from comm_lopt.operative import operative_settings
 from comm_lopt.tasks.round_settings import checked_participation
 from comm_lopt.upstream import Datasets, LearnedOptimizer, Optimizer, TaskFamily
 
@@ -33,7 +32,8 @@ _OF_NO_PROBLEM = (
     "comm_lopt.meta_test",
     "comm_lopt.meta_train",
     "comm_lopt.optimizers",
-    "comm_lopt.tasks.local_",
+    "comm_lopt.tasks.local_optimizers",
+    "comm_lopt.tasks.local_sgd",
     "comm_lopt.upstream",
     "learned_optimization",
 )
@@ -131,9 +131,9 @@ class Problem:
             "data": datasets.digest if isinstance(datasets, ExampleDatasets) else None,
             "settings": {
                 # The scope says by which macro it was reached.
-                name.rpartition("/")[2]: value
-                for name, value in operative_settings().items()
-                if _of_the_problem(name)
+                setting.binding: setting.text
+                for setting in operative_settings()
+                if _of_the_problem(setting)
             },
         }
 
@@ -152,17 +152,17 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _of_the_problem(name: str) -> bool:
+def _of_the_problem(setting: OperativeSetting) -> bool:
     """Whether a setting is of a task or its data; a macro's value stands where it is used."""
-    selector = name.rpartition("/")[2].rpartition(".")[0]
-    try:
-        configurable = gin.get_configurable(selector)
-    except (KeyError, ValueError):
+    made = setting.configurable
+    if isinstance(made, type) and issubclass(made, (LearnedOptimizer, Optimizer)):
         return False
-    if isinstance(configurable, type) and issubclass(configurable, (LearnedOptimizer, Optimizer)):
-        return False
-    module = str(configurable.__module__)
-    return module.startswith(_UPSTREAMS_TASKS) or not module.startswith(_OF_NO_PROBLEM)
+    return _lies_in(made, _UPSTREAMS_TASKS) or not _lies_in(made, _OF_NO_PROBLEM)
+
+
+def _lies_in(made: Any, packages: tuple[str, ...]) -> bool:
+    module = str(made.__module__)
+    return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
 def _batch_size(datasets: Datasets) -> int | None:

@@ -9,8 +9,8 @@ import jax
 from comm_lopt import upstream
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.sources.registry import SOURCES
+from comm_lopt.gin_state import operative_settings
 from comm_lopt.meta_train.errors import ResumeError
-from comm_lopt.operative import operative_settings
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 
 __all__ = ["HARMLESS", "require_same_settings", "run_settings"]
@@ -24,8 +24,7 @@ HARMLESS = frozenset(
         "meta_train.progress",
         "meta_train.resume",
         "meta_train.train_log_dir",
-        # The macro, and the schedule's end that hangs on it: a run may be made longer.
-        "num_meta_steps",
+        # The schedule's end hangs on it: a run may be made longer.
         "ThetaAdamW.num_meta_steps",
     }
 )
@@ -76,7 +75,7 @@ def run_settings(
       families: one for each gradient estimator.
       learned_opt: the optimizer.
     """
-    settings = operative_settings()
+    settings = {setting.name: setting.text for setting in operative_settings()}
     settings["seed"] = str(seed)
     for number, family in enumerate(families):
         settings[f"task_families[{number}]"] = family.name

@@ -7,7 +7,7 @@ JAX, gin and the log as they are for everyone else in the process:
 - `locate`: finds upstream (a checkout, if `COMM_LOPT_UPSTREAM` names one) and tells its shape;
 - `jax_view`: JAX with the names that it has removed, for upstream's code alone;
 - `optional_modules`: shows upstream that view, and stand-ins for TensorFlow and kin;
-- `quiet`: leaves out messages of upstream's and about our gin files that tell nothing;
+- `quiet`: leaves out messages of upstream's that tell nothing;
 - `tensorflow_devices`: keeps TensorFlow, if it is here, off the accelerator;
 - `summary_writer`: writes upstream's summaries without TensorFlow;
 - `gin_config`: the gin files for this shape, and macros for upstream's own trainer;

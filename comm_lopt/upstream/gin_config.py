@@ -1,10 +1,8 @@
 """Lets one gin file configure upstream's trainer in either of its shapes.
 
-A file that says `include 'outer_training.gin'` gets the one written for the upstream that is here,
-because its folder is on gin's search path.
-
-Gin is one for the whole process, so what is done to it here touches nobody else's configuration:
-the search path grows at its end, and macros are expanded for upstream's `run_train` alone.
+A file that says `include 'outer_training.gin'` gets the one written for the upstream that is here
+(see `comm_lopt.config`). Gin is one for the whole process, so what is done to it here touches
+nobody else's configuration: macros are expanded for upstream's `run_train` alone.
 """
 
 from __future__ import annotations
@@ -17,15 +15,13 @@ from typing import Any
 import gin
 from learned_optimization import outer_train
 
+from comm_lopt.gin_state import MACRO, bindings, expanded
 from comm_lopt.upstream import _ready
-from comm_lopt.upstream.quiet import expect_search_in
 
-__all__ = ["GIN_DIR", "add_gin_dir", "expand_macros", "heldout_split_to_flag", "register"]
+__all__ = ["GIN_DIR", "expand_macros", "heldout_split_to_flag", "register"]
 
 GIN_DIR: pathlib.Path = pathlib.Path(__file__).resolve().parent / "gin" / _ready.FLAVOUR
 """Folder of the gin files for the upstream that is here."""
-
-_MACRO_SELECTOR = "gin.macro"
 
 
 @gin.configurable
@@ -64,31 +60,14 @@ def expand_macros(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[s
     """
     updates = {}
     for (scope, selector), arguments in config.items():
-        if selector == _MACRO_SELECTOR:
+        if selector == MACRO:
             continue
         for argument, value in arguments.items():
-            expanded = _expand(value, config)
-            if expanded is not value:
+            new = expanded(value, config)
+            if new is not value:
                 key = f"{selector}.{argument}"
-                updates[f"{scope}/{key}" if scope else key] = expanded
+                updates[f"{scope}/{key}" if scope else key] = new
     return updates
-
-
-def _expand(value: Any, config: Mapping[tuple[str, str], Mapping[str, Any]]) -> Any:
-    """Returns `value` itself if no macro occurs in it, or a copy without macros."""
-    if isinstance(value, gin.config.ConfigurableReference):
-        macro = config.get(value.config_key) if value.evaluate else None
-        if macro is None or value.config_key[1] != _MACRO_SELECTOR or "value" not in macro:
-            return value  # A macro that has no value is gin's to report, and it does.
-        return _expand(macro["value"], config)
-    if isinstance(value, dict):
-        items = {key: _expand(item, config) for key, item in value.items()}
-        return items if any(items[key] is not value[key] for key in value) else value
-    if isinstance(value, (list, tuple)):
-        expanded = [_expand(item, config) for item in value]
-        changed = any(new is not old for new, old in zip(expanded, value, strict=True))
-        return type(value)(expanded) if changed else value
-    return value
 
 
 def _with_macros_expanded(run_train: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,20 +81,13 @@ def _with_macros_expanded(run_train: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run_train)
     def expand_and_run(*args: Any, **kwargs: Any) -> Any:
         with gin.unlock_config():
-            for key, value in expand_macros(gin.config._CONFIG).items():
+            for key, value in expand_macros(bindings()).items():
                 gin.bind_parameter(key, value)
         return run_train(*args, **kwargs)
 
     return expand_and_run
 
 
-def add_gin_dir(folder: pathlib.Path) -> None:
-    """Puts a folder at the end of gin's search path."""
-    gin.add_config_file_search_path(str(folder))
-    expect_search_in(folder)
-
-
 def register() -> None:
-    """Puts `GIN_DIR` on gin's search path, and lets upstream's trainer take macros."""
-    add_gin_dir(GIN_DIR)
+    """Lets upstream's trainer take macros."""
     outer_train.run_train = _with_macros_expanded(outer_train.run_train)

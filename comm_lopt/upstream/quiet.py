@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import pathlib
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["expect_search_in", "without_import_messages", "without_int64_warnings"]
+__all__ = ["without_import_messages", "without_int64_warnings"]
 
 
 @contextlib.contextmanager
@@ -37,23 +36,6 @@ def without_import_messages() -> Iterator[None]:
         if not handlers:
             for handler in list(root.handlers):
                 root.removeHandler(handler)
-
-
-def expect_search_in(folder: pathlib.Path) -> None:
-    """Leaves out gin's errors of not finding a file that are due to `folder`.
-
-    Gin logs one for each folder of its search path in which it looks in vain: in `folder` for the
-    files of others, and elsewhere for a file that `folder` holds. A file that is in none makes gin
-    raise an error that lists the folders.
-    """
-
-    def is_worth_saying(record: logging.LogRecord) -> bool:
-        if record.module != "resource_reader" or record.msg != "Path not found: %s":
-            return True
-        path = pathlib.Path(record.getMessage().removeprefix("Path not found: "))
-        return not (folder in path.parents or (folder / path).is_file())
-
-    logging.getLogger().addFilter(is_worth_saying)
 
 
 def without_int64_warnings() -> None:

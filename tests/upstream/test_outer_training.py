@@ -8,6 +8,8 @@ from learned_optimization import checkpoints, outer_train, summary
 from learned_optimization.learned_optimizers import mlp_lopt
 from learned_optimization.outer_trainers import gradient_learner
 
+import comm_lopt
+
 EXPERIMENT = """
 include 'outer_training.gin'
 import learned_optimization.learned_optimizers.mlp_lopt
@@ -51,7 +53,7 @@ def test_one_gin_file_drives_upstreams_trainer(tmp_path, monkeypatch):
     config.write_text(EXPERIMENT)
     log_dir = tmp_path / "log"
     log_dir.mkdir()
-    gin.parse_config_files_and_bindings([str(config)], ["num_tasks = 3"])
+    comm_lopt.load_config([str(config)], ["num_tasks = 3"])
     with gin.unlock_config():
         gin.parse_config("theta_learning_rate = 0.25")
 
