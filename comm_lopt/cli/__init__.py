@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from comm_lopt.cli.data import add_data
 from comm_lopt.cli.exit_codes import EXIT_CODES, run_command
+from comm_lopt.cli.flags import add_debug_flag
 from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
+from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
 from comm_lopt.meta_test.results import alone_in
 
@@ -31,8 +33,11 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code, one of `EXIT_CODES`."""
-    arguments = _parser().parse_args(argv)
+    with lasting_streams():
+        return _run(_parser().parse_args(argv))
 
+
+def _run(arguments: argparse.Namespace) -> int:
     def command() -> int:
         with contextlib.ExitStack() as stack:
             if "out_dir" in arguments:
@@ -51,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.set_defaults(debug=False)
+    add_debug_flag(parser)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_command in _COMMANDS:
         add_command(commands)

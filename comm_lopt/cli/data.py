@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from comm_lopt.checks import require_choice
-from comm_lopt.cli.flags import add_parser
+from comm_lopt.cli.flags import add_debug_flag, add_parser
 from comm_lopt.data.sources.folder import DATA_VARIABLE, DataError, data_folder
 from comm_lopt.data.sources.registry import PREPARED, SOURCES
 from comm_lopt.data.sources.tfds_source import Progress, fashion_mnist_to_tfds, prepare_from_tfds
@@ -30,6 +30,7 @@ def add_data(commands: Any) -> None:
         description="Brings a data set of TensorFlow Datasets into $COMM_LOPT_DATA, downloading "
         'it if need be. Needs pip install "comm-lopt[tfds]"; using the data afterwards does not.',
     )
+    add_debug_flag(prepare)
     prepare.add_argument("name", metavar="NAME", help=f"one of {', '.join(PREPARED)}")
     prepare.add_argument(
         "--from_dir",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from comm_lopt.config import load_config
 
 __all__ = [
     "add_config_flags",
+    "add_debug_flag",
     "add_parser",
     "add_seed_and_out_flags",
     "load_config_of",
@@ -24,7 +26,18 @@ def add_parser(
     """Adds a command that calls `function`; returns its parser, for its flags."""
     parser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
     parser.set_defaults(function=function)
+    add_debug_flag(parser)
     return parser
+
+
+def add_debug_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --debug, which may stand before the command or after it."""
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,  # What stands before the command is kept.
+        help="show the traceback of an error",
+    )
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +49,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="FILE",
         required=True,
-        help="gin file: a path, or the name of one that ships (see `comm-lopt tasks`); repeatable",
+        help="gin file: the name of one that ships (see `comm-lopt tasks`), or a path; your own "
+        "file of such a name is ./NAME; repeatable",
     )
     parser.add_argument(
         "--gin_bindings",
@@ -50,12 +64,16 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="module with your own configurables, imported first; repeatable",
+        help="module with your own configurables, installed or in the current folder, imported "
+        "first; repeatable",
     )
 
 
 def load_config_of(arguments: argparse.Namespace) -> None:
-    """Loads what the flags of `add_config_flags` say."""
+    """Loads what the flags of `add_config_flags` say; finds modules as `python -m` does."""
+    here = os.getcwd()
+    if not sys.flags.safe_path and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
     load_config(arguments.config_file, arguments.gin_bindings, arguments.gin_import)
 
 

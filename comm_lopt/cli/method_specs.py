@@ -43,9 +43,11 @@ def method_of_theta(spec: str) -> Method:
       ThetaError: it cannot be used.
       ValueError: no such hyperparameter.
     """
-    trailing = _TRAILING.search(spec)
-    hparams = _hparams(trailing.group(1)) if trailing else {}
-    label, path = _labelled(_TRAILING.sub("", spec))
+    label, path = _labelled(spec)
+    trailing = None if path.exists() else _TRAILING.search(spec)
+    if trailing:
+        label, path = _labelled(spec[: trailing.start()])
+    hparams = _hparams(trailing[1]) if trailing else {}
     learned_opt, theta, trained_on = load_theta(path)
     families = trained_on.get("families", [trained_on])
     trained_with = {family.get("local_optimizer", "local_sgd") for family in families}

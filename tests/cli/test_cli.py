@@ -305,7 +305,18 @@ def test_out_dir_of_another_run_is_refused(tmp_path, command, marker, capsys):
     assert f"holds another run's {marker}" in capsys.readouterr().err
 
 
-def test_debug_shows_the_traceback(capsys):
-    assert main(["--debug", "meta-test", *TASK, "--out_dir", "o"]) == 2
+@pytest.mark.parametrize("place", [0, 1, 5])
+def test_debug_shows_the_traceback_wherever_it_stands(place, capsys):
+    arguments = ["meta-test", *TASK, "--out_dir", "o"]
+    assert main([*arguments[:place], "--debug", *arguments[place:]]) == 2
     told = capsys.readouterr().err
     assert "Traceback" in told and "nothing to compare" in told
+
+
+def test_gin_import_finds_modules_of_the_current_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "my_broken_task.py").write_text("None + 1\n", encoding="utf-8")
+    arguments = ["meta-test", *TASK, "--optimizer", "LocalSGD", "--out_dir", "o"]
+    assert main([*arguments, "--gin_import", "my_broken_task"]) == 2
+    told = capsys.readouterr().err
+    assert 'my_broken_task.py", line 1, in <module>' in told and "TypeError" in told
