@@ -23,7 +23,9 @@ __all__ = [
     "OperativeSetting",
     "bindings",
     "expanded",
+    "forget_macros",
     "macros_set_in",
+    "note_as_called",
     "operative_settings",
     "parameters_of",
     "reading_first_with",
@@ -91,6 +93,23 @@ def operative_settings() -> list[OperativeSetting]:
                     )
                 )
     return settings
+
+
+def note_as_called(selector: str) -> None:
+    """Counts a configurable's bindings and defaults as operative without calling it."""
+    configurable = gin.config._REGISTRY.get_match(selector)
+    signature = inspect.signature(configurable.wrapped)
+    values = {name: parameter.default for name, parameter in signature.parameters.items()}
+    values |= bindings().get(("", configurable.selector), {})
+    with gin.config._OPERATIVE_CONFIG_LOCK:
+        called = gin.config._OPERATIVE_CONFIG.setdefault(("", configurable.selector), {})
+        called.update({name: value for name, value in values.items() if _is_literal(value)})
+
+
+def forget_macros() -> None:
+    """Takes away all macros, once nothing refers to one."""
+    for key in [key for key in gin.config._CONFIG if key[1] == MACRO]:
+        del gin.config._CONFIG[key]
 
 
 def _is_literal(value: Any) -> bool:

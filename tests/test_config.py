@@ -193,7 +193,7 @@ def test_unknown_reference_suggests_the_nearest():
         # The class hands its arguments on to its base.
         ("LOptA.hiden_size = 8", "hidden_size"),
         ("scope/LAggA.hiden_layers = 8", "hidden_layers"),
-        ("TruncatedPESPMAP.num_task = 8", "num_tasks"),
+        ("TruncatedPESPMAP.trunc_lenght = 8", "trunc_length"),
     ],
 )
 def test_unknown_parameter_suggests_the_nearest(binding, nearest):

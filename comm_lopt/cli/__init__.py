@@ -1,4 +1,4 @@
-"""The command line: `comm-lopt meta-train | meta-test | sweep | tasks | optimizers | data`."""
+"""The command line, `comm-lopt`; each command has a file here."""
 
 from __future__ import annotations
 
@@ -6,19 +6,31 @@ import argparse
 import contextlib
 from collections.abc import Sequence
 
+from comm_lopt.cli.config import add_config
 from comm_lopt.cli.data import add_data
 from comm_lopt.cli.exit_codes import EXIT_CODES, run_command
 from comm_lopt.cli.flags import add_debug_flag
 from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
+from comm_lopt.cli.run_train import add_convert, add_run_train
 from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
 from comm_lopt.meta_test.results import alone_in
 
 __all__ = ["main"]
 
-_COMMANDS = (add_meta_train, add_meta_test, add_sweep, add_tasks, add_optimizers, add_data)
+_COMMANDS = (
+    add_meta_train,
+    add_meta_test,
+    add_sweep,
+    add_config,
+    add_run_train,
+    add_convert,
+    add_tasks,
+    add_optimizers,
+    add_data,
+)
 
 _EPILOG = """\
 examples:

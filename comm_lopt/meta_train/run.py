@@ -18,7 +18,6 @@ import optax
 from comm_lopt import upstream
 from comm_lopt.atomic import remove_leftovers, replacing
 from comm_lopt.data.feeding.positions import positions, restore_positions
-from comm_lopt.hyperparameters import plain
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import RunStopped, writing
 from comm_lopt.meta_train.log import METRICS_FILE, SKIPPED_FILE, MetaTrainLog
@@ -31,8 +30,7 @@ from comm_lopt.meta_train.not_finite import (
 from comm_lopt.meta_train.progress import Progress
 from comm_lopt.meta_train.settings import require_same_settings, run_settings
 from comm_lopt.meta_train.stop_signals import StopSignals
-from comm_lopt.tasks.local_optimizers import local_optimizer_name
-from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.meta_train.trained_on import trained_on
 from comm_lopt.theta import FILE_NAME, save_theta
 from comm_lopt.versions import versions
 
@@ -222,11 +220,11 @@ class Run:
 
     def _write_theta(self) -> None:
         parts, meta_step = self._parts, self.progress.meta_step
-        trained_on = _trained_on(parts.families, meta_step)
+        told = trained_on(parts.families, meta_step)
         with writing(parts.folder):
-            save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, trained_on)
+            save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, told)
             if meta_step == self.progress.best_meta_step:
-                save_theta(parts.folder / _BEST_THETA, parts.learned_opt, self.theta, trained_on)
+                save_theta(parts.folder / _BEST_THETA, parts.learned_opt, self.theta, told)
 
     def _restore(self) -> None:
         parts = self._parts
@@ -272,25 +270,3 @@ class Run:
             f"which is saved in {self._parts.folder}; the same command with --resume goes on.",
             signal_number,
         )
-
-
-def _trained_on(families: Sequence[upstream.TaskFamily], meta_steps: int) -> dict[str, Any]:
-    """What theta's header says of its training: each family, and what is the same for all."""
-    told: list[dict[str, Any]] = []
-    for family in families:
-        one: dict[str, Any] = {"task": getattr(family, "inner", family).name}
-        if isinstance(family, LocalSGDTaskFamily):
-            rate = family.local_learning_rate
-            one |= {
-                "num_workers": family.num_workers,
-                "num_local_steps": family.num_local_steps,
-                "local_optimizer": local_optimizer_name(family.local_opt),
-                "local_learning_rate": list(rate) if isinstance(rate, tuple) else plain(rate),
-            }
-        if one not in told:
-            told.append(one)
-    same = {n: v for n, v in told[0].items() if all(one.get(n) == v for one in told)}
-    if isinstance(same.get("local_learning_rate"), list):
-        del same["local_learning_rate"]
-    tasks = ", ".join(dict.fromkeys(one["task"] for one in told))
-    return {**same, "task": tasks, "meta_steps": meta_steps, "families": told}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import optax
@@ -44,6 +44,7 @@ def checked_rate(
                 "write for example (0.1, 1.0)."
             )
         return float(rate[0]), float(rate[1])
+    built = None
     if rate is None and callable(local_opt):
         known = configured(local_opt).get("learning_rate")
         if known is not None and known.value is REQUIRED:
@@ -51,14 +52,17 @@ def checked_rate(
                 f"local_opt={local_opt!r} has no learning rate of its own; pass "
                 "local_learning_rate=0.1, say."
             )
-        rate = None if known is None else known.value
-    built = local_opt(learning_rate=rate) if callable(local_opt) and rate is not None else None
+        if known is not None:
+            rate = known.value
+            built = local_opt()  # So that gin has the rate among what was used.
+    elif callable(local_opt):
+        built = local_opt(learning_rate=rate)
     if not isinstance(built, optax.GradientTransformation):
         raise TypeError(
             f"local_opt={local_opt!r} is no optax.GradientTransformation and makes none from "
             "learning_rate=...; pass comm_lopt.local_sgd or any optax optimizer."
         )
-    return rate
+    return cast("float | None", rate)
 
 
 def built_local_opt(local_opt: LocalOptimizer, rate: Any) -> optax.GradientTransformation:

@@ -11,6 +11,7 @@ JAX, gin and the log as they are for everyone else in the process:
 - `tensorflow_devices`: keeps TensorFlow, if it is here, off the accelerator;
 - `summary_writer`: writes upstream's summaries without TensorFlow;
 - `gin_config`: the gin files for this shape, and macros for upstream's own trainer;
+- `run_train`: that trainer, and theta out of what it leaves behind;
 - `estimators`, `hand_designed`: one way to build what the shapes build differently, and main's
   estimators made fit to stack both signs of a perturbation.
 
@@ -59,6 +60,7 @@ from comm_lopt.upstream.hand_designed import (
     PiecewiseLinearAdam,
     RMSProp,
 )
+from comm_lopt.upstream.run_train import read_params, run_train
 from comm_lopt.upstream.tensorflow_devices import keep_tensorflow_off_accelerators
 
 __all__ = [
@@ -94,6 +96,8 @@ __all__ = [
     "make_gradient_learner",
     "meta_params",
     "pes",
+    "read_params",
+    "run_train",
     "single_task_to_family",
     "task_family_of",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import gin
 from learned_optimization import outer_train
 
-from comm_lopt.gin_state import MACRO, bindings, expanded
+from comm_lopt.gin_state import MACRO, bindings, expanded, forget_macros
 from comm_lopt.upstream import _ready
 
 __all__ = ["GIN_DIR", "expand_macros", "heldout_split_to_flag", "register"]
@@ -83,6 +83,7 @@ def _with_macros_expanded(run_train: Callable[..., Any]) -> Callable[..., Any]:
         with gin.unlock_config():
             for key, value in expand_macros(bindings()).items():
                 gin.bind_parameter(key, value)
+            forget_macros()  # They would stand in the run's config.gin, and do nothing there.
         return run_train(*args, **kwargs)
 
     return expand_and_run

@@ -28,7 +28,10 @@ SMALL_TRAINING = [
     )
     for flag in ("--gin_bindings", binding)
 ]
-COMMANDS = ["meta-train", "meta-test", "sweep", "tasks", "optimizers", "data"]
+COMMANDS = [
+    "meta-train", "meta-test", "sweep", "config", "run-train", "convert", "tasks", "optimizers",
+    "data",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import comm_lopt
 from comm_lopt import upstream
 from comm_lopt.cli.method_specs import method_of_theta
 from comm_lopt.data.sources.digits import digits_datasets
-from comm_lopt.meta_train.run import _trained_on
+from comm_lopt.meta_train.trained_on import trained_on
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.local_optimizers import local_adamw
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
@@ -28,7 +28,7 @@ def family(**arguments):
 
 
 def rates_of(*families):
-    return [told["local_learning_rate"] for told in _trained_on(families, 1)["families"]]
+    return [told["local_learning_rate"] for told in trained_on(families, 1)["families"]]
 
 
 def configured_family(*bindings):
@@ -61,7 +61,7 @@ def test_sampled_task_file_tells_the_interval():
 
 def test_what_is_the_same_for_all_families_is_told_once_more():
     mixture = [family(local_learning_rate=0.5), family(local_opt=local_adamw)]
-    told = _trained_on(mixture, 7)
+    told = trained_on(mixture, 7)
     assert told["families"] == [
         {"task": "digits_mlp", "num_workers": 2, "num_local_steps": 3,
          "local_optimizer": "local_sgd", "local_learning_rate": 0.5},
@@ -83,7 +83,7 @@ def test_estimators_of_one_family_are_one_family():
     [(optax.adamw, "optax.adamw"), (optax.contrib.muon, "optax.contrib.muon")],
 )
 def test_local_optimizer_of_optax_is_told_by_a_name_that_finds_it_again(tmp_path, local_opt, name):
-    told = _trained_on([family(local_opt=local_opt, local_learning_rate=0.01)], 1)
+    told = trained_on([family(local_opt=local_opt, local_learning_rate=0.01)], 1)
     learned_opt = comm_lopt.LOptA(hidden_size=3)
     theta = learned_opt.init(jax.random.PRNGKey(0))
     comm_lopt.save_theta(tmp_path, learned_opt, theta, told)
@@ -93,7 +93,7 @@ def test_local_optimizer_of_optax_is_told_by_a_name_that_finds_it_again(tmp_path
 
 
 def test_transformation_without_a_name_asks_for_one(tmp_path):
-    told = _trained_on([family(local_opt=optax.sgd(0.1))], 1)
+    told = trained_on([family(local_opt=optax.sgd(0.1))], 1)
     assert told["families"][0]["local_optimizer"] is None
     learned_opt = comm_lopt.LOptA(hidden_size=3)
     theta = learned_opt.init(jax.random.PRNGKey(0))
