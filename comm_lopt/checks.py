@@ -14,6 +14,7 @@ __all__ = [
     "nearest_name",
     "require_at_least_one",
     "require_choice",
+    "require_jax_option_off",
     "require_range",
     "require_same_workers",
 ]
@@ -74,6 +75,17 @@ def require_range(
             f"{name}={value!r} lies outside {interval}; pass a {name} inside this interval."
         )
     return number
+
+
+def require_jax_option_off(option: str, why: str) -> None:
+    """Raises ValueError if a boolean option of JAX is set, such as "jax_disable_jit".
+
+    Args:
+      option: its name; the environment variable's in capitals.
+      why: what does not work with it, for the message.
+    """
+    if getattr(jax.config, option, False):
+        raise ValueError(f"{option.upper()} is set, and {why}; unset it.")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

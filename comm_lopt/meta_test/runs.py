@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.checks import require_at_least_one
+from comm_lopt.checks import require_at_least_one, require_jax_option_off
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import mean_over
@@ -112,8 +112,10 @@ def run(
       The curves of all runs.
 
     Raises:
-      ValueError: no seeds, no grid points, or a method that does not fit the problem.
+      ValueError: no seeds, no grid points, a method that does not fit the problem, or JAX is not
+        to compile.
     """
+    require_jax_option_off("jax_disable_jit", "what is timed are programs compiled ahead")
     if not len(seeds) or not len(grid):
         raise ValueError(
             f"seeds={list(seeds)} and {len(grid)} grid points: at least one of each is needed."

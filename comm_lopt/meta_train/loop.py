@@ -15,7 +15,7 @@ import numpy as np
 
 from comm_lopt import upstream
 from comm_lopt.atomic import locked
-from comm_lopt.checks import require_at_least_one, require_same_workers
+from comm_lopt.checks import require_at_least_one, require_jax_option_off, require_same_workers
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
@@ -94,7 +94,8 @@ def meta_train(
     Raises:
       FileExistsError: `train_log_dir` holds a run and `resume` is not set, or another process
         is at it (`BusyError`).
-      ValueError: a number below 1, or an optimizer that does not fit its task family.
+      ValueError: a number below 1, an optimizer that does not fit its task family, or an option
+        of JAX that meta-training cannot have.
       CheckpointError: `resume`, and no checkpoint of the run is whole.
       ResumeError: `resume` with a configuration that is another problem.
       SaveError: the folder cannot be written.
@@ -102,6 +103,8 @@ def meta_train(
       DivergedError: `max_skipped_in_a_row` meta-steps in a row were not finite.
       RunStopped: a signal asked for it.
     """
+    require_jax_option_off("jax_enable_custom_prng", "checkpoints hold random keys as integers")
+    require_jax_option_off("jax_disable_jit", "a meta-step takes minutes without compilation")
     require_at_least_one("num_meta_steps", num_meta_steps, "meta-steps")
     require_at_least_one("num_estimators", num_estimators, "gradient estimators")
     require_at_least_one("checkpoint_every", checkpoint_every, "meta-steps between checkpoints")
