@@ -21,7 +21,8 @@ from comm_lopt.cli.method_specs import (
     method_of_theta,
 )
 from comm_lopt.meta_test.results import claim_out_dir
-from comm_lopt.methods import checked_name
+from comm_lopt.meta_test.runs import Curves
+from comm_lopt.methods import Method, checked_name
 
 __all__ = ["add_meta_test"]
 
@@ -88,9 +89,15 @@ def _meta_test(arguments: argparse.Namespace) -> None:
     }
     for method in methods:
         method.check(problem)
-    runs = {m.label: (m, meta_test.run(problem, m, arguments.seeds)) for m in methods}
-    results = meta_test.make_results(problem, arguments.seeds, runs, targets)
-    meta_test.write_results(folder, results, runs)
+    runs: dict[str, tuple[Method, Curves]] = {}
+    try:
+        for method in methods:
+            runs[method.label] = (method, meta_test.run(problem, method, arguments.seeds))
+    finally:
+        # Also where a later method fails: what has run is not lost.
+        if runs:
+            results = meta_test.make_results(problem, arguments.seeds, runs, targets)
+            meta_test.write_results(folder, results, runs)
     table, figure = comm_lopt.write_report(folder, results)
     print(table)
     print(f"figure: {figure}")

@@ -131,6 +131,22 @@ def test_picture_that_cannot_be_drawn_costs_no_results(tmp_path, monkeypatch, ca
     assert (tmp_path / "out" / "table.md").exists() and (tmp_path / "out" / "curves.csv").exists()
 
 
+def test_method_that_fails_costs_no_results_of_those_before_it(tmp_path, monkeypatch):
+    ran = comm_lopt.meta_test.run
+
+    def run(problem, method, seeds):
+        if method.label == "FedAvgM":
+            raise MemoryError("no room for FedAvgM")
+        return ran(problem, method, seeds)
+
+    monkeypatch.setattr(comm_lopt.meta_test, "run", run)
+    methods = ["--optimizer", "LocalSGD:local_learning_rate=0.1", "--optimizer", "FedAvgM"]
+    with pytest.raises(MemoryError, match="no room"):
+        main(["meta-test", *TASK, *SMALL, *methods, "--seeds", "0", "--out_dir", "results"])
+    results = comm_lopt.meta_test.read_results(tmp_path / "results")
+    assert list(results["methods"]) == ["LocalSGD"]
+
+
 def test_upstreams_own_learned_optimizer_is_meta_trained_resumed_and_compared(tmp_path):
     own = ["--gin_import", "learned_optimization.learned_optimizers.adafac_mlp_lopt"]
     training = [
