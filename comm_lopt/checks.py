@@ -17,6 +17,7 @@ __all__ = [
     "require_jax_option_off",
     "require_range",
     "require_same_workers",
+    "require_seed",
 ]
 
 
@@ -86,6 +87,27 @@ def require_jax_option_off(option: str, why: str) -> None:
     """
     if getattr(jax.config, option, False):
         raise ValueError(f"{option.upper()} is set, and {why}; unset it.")
+
+
+def require_seed(name: str, value: Any) -> int:
+    """Returns `value` as an int in [0, 2³²), in which all random numbers tell seeds apart.
+
+    Args:
+      name: argument's name, as the caller spells it.
+      value: what was given.
+
+    Raises:
+      TypeError: `value` is not an integer.
+      ValueError: it is below 0, or 2³² or more.
+    """
+    number = plain(value)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f"{name}={value!r}: a seed is an integer; pass one such as {name}=0.")
+    if not 0 <= number < 1 << 32:
+        raise ValueError(
+            f"{name}={number}: a seed lies in [0, {1 << 32}); pass one such as {name}=0."
+        )
+    return number
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

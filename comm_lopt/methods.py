@@ -190,6 +190,7 @@ class Method:
         return {
             "optimizer": self.optimizer,
             "local_optimizer": None if self.sends == "gradient" else self.local_optimizer,
+            "local_state_persists": None if self.sends == "gradient" else self.local_state_persists,
             "sends": self.sends,
             "workers": self.workers,
             "learned": self.is_learned,

@@ -354,6 +354,8 @@ _TRAINED_ON: dict[str, tuple[type, ...]] = {
     "num_local_steps": (int,),
     "local_optimizer": (str, type(None)),
     "local_learning_rate": (int, float, type(None)),
+    "local_state_persists": (bool,),
+    "started_from": (str,),
 }
 
 

@@ -13,6 +13,7 @@ from comm_lopt.cli.flags import add_debug_flag
 from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
+from comm_lopt.cli.missing_bindings import missing_bindings_told
 from comm_lopt.cli.run_train import add_convert, add_run_train
 from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
@@ -54,6 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
         with contextlib.ExitStack() as stack:
             if "out_dir" in arguments:
                 stack.enter_context(alone_in(arguments.out_dir))
+            stack.enter_context(missing_bindings_told())
             arguments.function(arguments)
         return 0
 

@@ -15,6 +15,7 @@ __all__ = [
     "add_debug_flag",
     "add_parser",
     "add_seed_and_out_flags",
+    "config_flags_of",
     "load_config_of",
     "number",
 ]
@@ -67,6 +68,17 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         help="module with your own configurables, installed or in the current folder, imported "
         "first; repeatable",
     )
+
+
+def config_flags_of(arguments: argparse.Namespace) -> list[str]:
+    """The flags of `add_config_flags` as they were given, for another command."""
+    names = ("config_file", "gin_bindings", "gin_import")
+    return [
+        part
+        for name in names
+        for value in getattr(arguments, name)
+        for part in (f"--{name}", value)
+    ]
 
 
 def load_config_of(arguments: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from comm_lopt import meta_train
-from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
+from comm_lopt.cli.flags import add_config_flags, add_parser, config_flags_of, load_config_of
 
 __all__ = ["add_meta_train"]
 
@@ -22,8 +22,14 @@ def add_meta_train(commands: Any) -> None:
         required=True,
         type=os.path.expanduser,
         metavar="DIR",
-        help="folder for theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, TensorBoard "
-        "events and config.gin",
+        help="folder for theta/, best_theta/, checkpoints/, metrics.csv, validation.csv, "
+        "skipped.csv, TensorBoard events, config.gin and meta_train.png",
+    )
+    parser.add_argument(
+        "--init_theta",
+        type=os.path.expanduser,
+        metavar="DIR",
+        help="start from this theta, of the same rule and sizes, in place of a random one",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     parser.add_argument(
@@ -31,7 +37,7 @@ def add_meta_train(commands: Any) -> None:
         action="store_true",
         help="go on from the newest checkpoint in the folder, if there is a run",
     )
-    parser.add_argument("--no_progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--no_progress", action="store_true", help="do not tell how far it is")
 
 
 def _meta_train(arguments: argparse.Namespace) -> None:
@@ -41,5 +47,7 @@ def _meta_train(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         resume=arguments.resume,
         progress=not arguments.no_progress,
+        init_theta=arguments.init_theta,
     )
-    print(f"theta is in {pathlib.Path(arguments.train_log_dir) / 'theta'}")
+    folder = pathlib.Path(arguments.train_log_dir)
+    print("\n".join(meta_train.closing(folder, config_flags_of(arguments))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import math
 import pathlib
 import re
@@ -61,6 +62,9 @@ def method_of_theta(spec: str) -> Method:
                 f"choose one, as in {path}:{_LOCAL_OPT}=local_sgd."
             )
     method = learned(learned_opt, theta, label, local_opt, theta_file(path))
+    persists = {family.get("local_state_persists") for family in families}
+    if by_header and len(persists) == 1:
+        method = _with_persistence(method, persists.pop())
     if by_header and LOCAL_LEARNING_RATE in method.hparams:
         rate, source = _trained_rate([family.get(LOCAL_LEARNING_RATE) for family in families])
         method = method.with_values(source, **{LOCAL_LEARNING_RATE: rate})
@@ -124,7 +128,15 @@ def _saved_method(saved: Mapping[str, Any], label: str, path: pathlib.Path) -> M
             "put back the theta with the SHA-256 that is in its sweep.json."
         )
     learned_opt, values, _ = load_theta(theta["path"])
-    return learned(learned_opt, values, label, method["local_optimizer"], found)
+    rebuilt = learned(learned_opt, values, label, method["local_optimizer"], found)
+    return _with_persistence(rebuilt, method.get("local_state_persists"))
+
+
+def _with_persistence(method: Method, recorded: Any) -> Method:
+    """The method with what a file says of its local states; older files say nothing."""
+    if not isinstance(recorded, bool):
+        return method
+    return dataclasses.replace(method, local_state_persists=recorded)
 
 
 def _trained_rate(rates: Sequence[Any]) -> tuple[Any, str]:

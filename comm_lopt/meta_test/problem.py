@@ -22,7 +22,7 @@ from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
 from comm_lopt.tasks.round_settings import checked_participation
 from comm_lopt.upstream import Datasets, LearnedOptimizer, Optimizer, TaskFamily
 
-__all__ = ["Problem", "differences"]
+__all__ = ["Problem", "batch_size_of", "differences"]
 
 _MAX_HELDOUT = 10_000
 _MAX_TRAIN = 2_000
@@ -122,7 +122,7 @@ class Problem:
             "num_parameters": sum(math.prod(leaf.shape) for leaf in leaves),
             "num_workers": int(self.num_workers),
             "num_local_steps": int(self.num_local_steps),
-            "local_batch_size": _batch_size(datasets),
+            "local_batch_size": batch_size_of(datasets),
             "num_rounds": int(self.num_rounds),
             "heldout_split": self.heldout_split,
             "partition": self.partition and re.sub(r" at 0x\w+", "", repr(self.partition)),
@@ -165,7 +165,7 @@ def _lies_in(made: Any, packages: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"{package}.") for package in packages)
 
 
-def _batch_size(datasets: Datasets) -> int | None:
+def batch_size_of(datasets: Datasets) -> int | None:
     """B, where the data sets say it."""
     batch_size = getattr(datasets.train, "batch_size", None)
     if batch_size is not None:

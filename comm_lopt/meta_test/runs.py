@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -13,15 +12,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from comm_lopt.checks import require_at_least_one, require_jax_option_off
+from comm_lopt.checks import require_at_least_one, require_jax_option_off, require_seed
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import mean_over
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.methods import Method
 from comm_lopt.round_state import model_state_of
+from comm_lopt.upstream import Optimizer, TaskFamily
 
-__all__ = ["Curves", "final_window", "run", "running_mean"]
+__all__ = [
+    "Curves",
+    "advance_run",
+    "chunks_of_rounds",
+    "final_window",
+    "run",
+    "running_mean",
+    "start_run",
+]
 
 PyTree = Any
 Evaluations = Literal["spread", "end"]
@@ -112,15 +120,15 @@ def run(
       The curves of all runs.
 
     Raises:
-      ValueError: no seeds, no grid points, a method that does not fit the problem, or JAX is not
-        to compile.
+      ValueError: no seeds, one outside [0, 2³²), no grid points, a method that does not fit the
+        problem, or JAX is not to compile.
     """
     require_jax_option_off("jax_disable_jit", "what is timed are programs compiled ahead")
     if not len(seeds) or not len(grid):
         raise ValueError(
             f"seeds={list(seeds)} and {len(grid)} grid points: at least one of each is needed."
         )
-    seeds = [operator.index(seed) for seed in seeds]
+    seeds = [require_seed("seeds", seed) for seed in seeds]
     method.check(problem, grid[0])
     # In the programs values are traced, and nothing can look at them.
     for point in grid:
@@ -130,32 +138,10 @@ def run(
     keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
 
     def start(hparams: PyTree, key: jax.Array) -> PyTree:
-        family, opt = method.build(problem, hparams)
-        task_key, init_key, opt_key, _ = jax.random.split(key, 4)
-        cfg = family.sample(task_key)
-        params, state = family.task_fn(cfg).init_with_state(init_key)
-        return cfg, opt.init(params, state, num_steps=problem.num_rounds, key=opt_key)
+        return start_run(*method.build(problem, hparams), problem.num_rounds, key)
 
-    def advance(
-        hparams: PyTree, key: jax.Array, carry: PyTree, first_round: jax.Array, batches: PyTree
-    ) -> tuple[PyTree, jax.Array]:
-        family, opt = method.build(problem, hparams)
-        cfg, opt_state = carry
-        task = family.task_fn(cfg)
-        rounds_key = jax.random.split(key, 4)[3]
-        loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
-
-        def one_round(opt_state: PyTree, inputs: tuple) -> tuple[PyTree, jax.Array]:
-            number, batch = inputs
-            loss_key, opt_key = jax.random.split(jax.random.fold_in(rounds_key, number))
-            params, state = opt.get_params_state(opt_state)
-            (loss, state), grad = loss_and_grad(params, state, loss_key, batch)
-            opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=opt_key)
-            return opt_state, loss
-
-        numbers = first_round + jnp.arange(jax.tree.leaves(batches)[0].shape[0])
-        opt_state, losses = jax.lax.scan(one_round, opt_state, (numbers, batches))
-        return (cfg, opt_state), losses
+    def advance(hparams: PyTree, *arguments: Any) -> tuple[PyTree, jax.Array]:
+        return advance_run(*method.build(problem, hparams), *arguments)
 
     def evaluate(hparams: PyTree, key: jax.Array, carry: PyTree, stacks: tuple) -> tuple:
         family, opt = method.build(problem, hparams)
@@ -189,7 +175,7 @@ def run(
         with data_as_arguments():
             carry = start_all(points, keys)
             evaluate_compiled = evaluate_all.lower(points, keys, carry, stacks).compile()
-            chunks = _chunks(data, evaluated_rounds)
+            chunks = chunks_of_rounds(data, evaluated_rounds)
             first_round, batches = next(chunks)
             while batches is not None:
                 arguments = (points, keys, carry, jnp.asarray(first_round, jnp.int32), batches)
@@ -224,6 +210,56 @@ def run(
         seconds_per_round=seconds / train_loss.size,
         bytes_per_round=bytes_per_round(method, problem),
     )
+
+
+def start_run(family: TaskFamily, opt: Optimizer, num_rounds: int, key: jax.Array) -> PyTree:
+    """A run before its first round: the task that was sampled, and the optimizer's state.
+
+    Args:
+      family: what is trained, round by round; its task's gradient is Δ.
+      opt: the global optimizer.
+      num_rounds: T.
+      key: of the whole run.
+    """
+    task_key, init_key, opt_key, _ = jax.random.split(key, 4)
+    cfg = family.sample(task_key)
+    params, state = family.task_fn(cfg).init_with_state(init_key)
+    return cfg, opt.init(params, state, num_steps=num_rounds, key=opt_key)
+
+
+def advance_run(
+    family: TaskFamily,
+    opt: Optimizer,
+    key: jax.Array,
+    carry: PyTree,
+    first_round: jax.Array,
+    batches: PyTree,
+) -> tuple[PyTree, jax.Array]:
+    """The run after some more rounds, and their training losses [rounds].
+
+    Args:
+      family: as for `start_run`.
+      opt: the global optimizer.
+      key: of the whole run.
+      carry: where it stands.
+      first_round: number of the first of these rounds, from 0 on.
+      batches: tree of arrays [rounds, K, H, ...].
+    """
+    cfg, opt_state = carry
+    rounds_key = jax.random.split(key, 4)[3]
+    loss_and_grad = jax.value_and_grad(family.task_fn(cfg).loss_with_state, has_aux=True)
+
+    def one_round(opt_state: PyTree, inputs: tuple) -> tuple[PyTree, jax.Array]:
+        number, batch = inputs
+        loss_key, opt_key = jax.random.split(jax.random.fold_in(rounds_key, number))
+        params, state = opt.get_params_state(opt_state)
+        (loss, state), grad = loss_and_grad(params, state, loss_key, batch)
+        opt_state = opt.update(opt_state, grad, loss=loss, model_state=state, key=opt_key)
+        return opt_state, loss
+
+    numbers = first_round + jnp.arange(jax.tree.leaves(batches)[0].shape[0])
+    opt_state, losses = jax.lax.scan(one_round, opt_state, (numbers, batches))
+    return (cfg, opt_state), losses
 
 
 def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
@@ -286,8 +322,15 @@ def _evaluated_rounds(num_rounds: int, evaluations: Evaluations) -> list[int]:
     return [*range(segment, num_rounds, segment), num_rounds]
 
 
-def _chunks(data: list[RoundIterator], ends: Sequence[int]) -> Iterator[tuple[int, PyTree]]:
-    """Yields (first round, batches [S, rounds, K, H, ...]); a chunk ends at each of `ends`."""
+def chunks_of_rounds(
+    data: list[RoundIterator], ends: Sequence[int]
+) -> Iterator[tuple[int, PyTree]]:
+    """Yields (first round, batches [S, rounds, K, H, ...]); a chunk ends at each of `ends`.
+
+    Args:
+      data: the rounds of each of S runs.
+      ends: numbers of rounds, ascending, the last one T.
+    """
 
     def rounds(count: int) -> list[PyTree]:
         return [

@@ -1,5 +1,6 @@
 """Theta out of tasks: `comm-lopt meta-train`."""
 
+from comm_lopt.meta_train.closing import closing
 from comm_lopt.meta_train.errors import (
     CheckpointError,
     DivergedError,
@@ -18,5 +19,6 @@ __all__ = [
     "SaveError",
     "ThetaAdamW",
     "check_fit",
+    "closing",
     "meta_train",
 ]

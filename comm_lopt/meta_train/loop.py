@@ -15,17 +15,26 @@ import numpy as np
 
 from comm_lopt import upstream
 from comm_lopt.atomic import locked
-from comm_lopt.checks import require_at_least_one, require_jax_option_off, require_same_workers
+from comm_lopt.checks import (
+    require_at_least_one,
+    require_jax_option_off,
+    require_same_workers,
+    require_seed,
+)
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.positions import close, part_sizes, reseed
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import writing
+from comm_lopt.meta_train.figure import draw
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import WatchedEstimator
+from comm_lopt.meta_train.opening import family_names, opening
 from comm_lopt.meta_train.run import Run, RunParts
 from comm_lopt.meta_train.stop_signals import StopSignals
+from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.theta import load_theta, theta_file
 
 __all__ = ["check_fit", "meta_train"]
 
@@ -60,6 +69,10 @@ def meta_train(
     max_skipped_in_a_row: int = 10,
     resume: bool = False,
     progress: bool = True,
+    init_theta: str | os.PathLike[str] | None = None,
+    validation_every: int | None = None,
+    validation_rounds: int | None = None,
+    validation_seeds: Sequence[int] = SEEDS,
 ) -> tuple[upstream.LearnedOptimizer, PyTree]:
     """Meta-trains the learned optimizer that gin's bindings describe.
 
@@ -72,8 +85,8 @@ def meta_train(
     of comm_lopt can). docs/reliability.md says what else is promised.
 
     Args:
-      train_log_dir: gets theta/, best_theta/, checkpoints/, metrics.csv, skipped.csv, events
-        and config.gin.
+      train_log_dir: gets theta/, best_theta/, checkpoints/, metrics.csv, validation.csv,
+        skipped.csv, events, config.gin and at the end meta_train.png.
       num_meta_steps: meta-steps of the whole run.
       num_estimators: gradient estimators whose gradients are averaged in each meta-step; of
         several task families, for each of them.
@@ -86,7 +99,14 @@ def meta_train(
       max_skipped_in_a_row: a meta-step whose meta-loss or meta-gradient is not finite is not
         applied; so many in a row end the run.
       resume: go on from the newest checkpoint in `train_log_dir`, if there is a run.
-      progress: show a progress bar.
+      progress: say on stderr what runs and how far it is.
+      init_theta: folder or file of a theta to start from, of the same rule and sizes. A run that is
+        resumed may leave it out, and takes no other.
+      validation_every: meta-steps from one `Validation` to the next, by which the best theta is
+        then chosen; 0: none. None: a tenth of the run, or more where that would take over 5 % of
+        the rounds of meta-training.
+      validation_rounds: T of validation; None: the most rounds that the truncation schedule gives.
+      validation_seeds: of validation, one run each.
 
     Returns:
       The learned optimizer and its theta.
@@ -94,8 +114,10 @@ def meta_train(
     Raises:
       FileExistsError: `train_log_dir` holds a run and `resume` is not set, or another process
         is at it (`BusyError`).
-      ValueError: a number below 1, an optimizer that does not fit its task family, or an option
-        of JAX that meta-training cannot have.
+      ValueError: a number outside its interval, an optimizer that does not fit its task family, or
+        an option of JAX that meta-training cannot have.
+      FileNotFoundError: no theta at `init_theta`.
+      ThetaError: a theta there that is of another rule or size, or cannot be read.
       CheckpointError: `resume`, and no checkpoint of the run is whole.
       ResumeError: `resume` with a configuration that is another problem.
       SaveError: the folder cannot be written.
@@ -110,6 +132,7 @@ def meta_train(
     require_at_least_one("checkpoint_every", checkpoint_every, "meta-steps between checkpoints")
     require_at_least_one("keep_checkpoints", keep_checkpoints, "checkpoints")
     require_at_least_one("max_skipped_in_a_row", max_skipped_in_a_row, "skipped meta-steps")
+    seed = require_seed("seed", seed)
     folder = pathlib.Path(train_log_dir)
     _refuse_another_run(folder, resume)
     key = jax.random.PRNGKey(seed)
@@ -127,7 +150,22 @@ def meta_train(
         check_fit(family, learned_opt)
         _tell_parts(family, progress)
         reseed(family.datasets, seed, number)
-    parts = RunParts(folder, learner, estimators, families, learned_opt, seed, num_meta_steps)
+    names = family_names(families[::num_estimators])
+    validation, validation_told = make_validation(
+        estimators, names, learned_opt, num_meta_steps, validation_every, validation_rounds,
+        validation_seeds,
+    )  # fmt: skip
+    start, started_from = None, None
+    if init_theta is not None:
+        _, start, _ = load_theta(init_theta, learned_opt)
+        started_from = theta_file(init_theta)["sha256"]
+    parts = RunParts(
+        folder, learner, estimators, families, learned_opt, seed, num_meta_steps, names,
+        validation, start, started_from,
+    )  # fmt: skip
+    if progress:
+        for line in opening(parts, validation_told):
+            print(line, file=sys.stderr)
     with _alone_in(folder), StopSignals() as stop, contextlib.ExitStack() as stack:
         _refuse_another_run(folder, resume)
         stack.enter_context(data_as_arguments())
@@ -136,9 +174,11 @@ def meta_train(
         checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
         stack.callback(checkpoints.close)
         run = Run(parts, checkpoints, theta_key, unrolls_key, key)
-        log = MetaTrainLog(folder, run.progress.meta_step, num_meta_steps, progress)
+        several = names if len(names) > 1 else ()
+        log = MetaTrainLog(folder, run.progress.meta_step, num_meta_steps, progress, several)
         stack.callback(log.close)
         run.go_on(log, stop, checkpoint_every, max_skipped_in_a_row)
+        draw(folder)
     return learned_opt, jax.tree.map(np.asarray, run.theta)
 
 

@@ -49,11 +49,15 @@ class WatchedEstimator:
 
     Args:
       estimator: of upstream.
+
+    Attributes:
+      meta_loss: of the last estimate.
     """
 
     def __init__(self, estimator: upstream.GradientEstimator):
         self._estimator = estimator
         self._estimate: tuple[Any, PyTree, Any] | None = None
+        self.meta_loss: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._estimator, name)
@@ -62,6 +66,7 @@ class WatchedEstimator:
         """As that of the estimator."""
         out, metrics = self._estimator.compute_gradient_estimate(*args, **kwargs)
         # Not the unroll state, which would be kept in memory beside the next one.
+        self.meta_loss = out.mean_loss
         self._estimate = (out.mean_loss, out.grad, out.unroll_info)
         return out, metrics
 

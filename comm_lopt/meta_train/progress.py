@@ -17,9 +17,10 @@ RUNNING_MEAN = 50
 class Progress:
     """Counts of a run after a meta-step.
 
-    The *best* checkpoint is the one with the lowest mean of the meta-loss over the last 50
-    meta-steps that were applied. One with fewer behind it is never the best: few losses say
-    little, for each is of other tasks at other stages of their training.
+    The *best* checkpoint is the one with the lowest validation loss. Without validation it is the
+    one with the lowest mean of the meta-loss over the last 50 meta-steps that were applied. One
+    with fewer behind it is then never the best: few losses say little, for each is of other tasks
+    at other stages of their training.
 
     Attributes:
       meta_step: meta-steps done, skipped ones included.
@@ -28,7 +29,8 @@ class Progress:
       skipped: meta-steps that were not applied because a number was not finite.
       skipped_in_a_row: the last so many meta-steps.
       best_meta_step: the best checkpoint's, or None.
-      best_mean: its running mean.
+      best_mean: its running mean, where there is no validation.
+      best_validation: its validation loss, where there is.
     """
 
     meta_step: int = 0
@@ -38,6 +40,7 @@ class Progress:
     skipped_in_a_row: int = 0
     best_meta_step: int | None = None
     best_mean: float | None = None
+    best_validation: float | None = None
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Progress:
@@ -75,8 +78,14 @@ class Progress:
             skipped_in_a_row=self.skipped_in_a_row + 1,
         )
 
+    def after_validation(self, loss: float) -> Progress:
+        """With this meta-step as the best, if its validation loss is the lowest so far."""
+        if not loss < (math.inf if self.best_validation is None else self.best_validation):
+            return self
+        return dataclasses.replace(self, best_meta_step=self.meta_step, best_validation=loss)
+
     def at_checkpoint(self) -> Progress:
-        """With this meta-step as the best, if it is."""
+        """With this meta-step as the best, if it is by the running mean."""
         mean = self.running_mean
         if mean is None or (self.best_mean is not None and mean >= self.best_mean):
             return self

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import gin
 import jax
+import numpy as np
 import optax
 
 from comm_lopt import upstream
@@ -20,7 +21,13 @@ from comm_lopt.atomic import remove_leftovers, replacing
 from comm_lopt.data.feeding.positions import positions, restore_positions
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import RunStopped, writing
-from comm_lopt.meta_train.log import METRICS_FILE, SKIPPED_FILE, MetaTrainLog
+from comm_lopt.meta_train.log import (
+    METRICS_FILE,
+    SKIPPED_FILE,
+    VALIDATION_FILE,
+    MetaTrainLog,
+    of_family,
+)
 from comm_lopt.meta_train.not_finite import (
     WatchedEstimator,
     begin_anew,
@@ -31,6 +38,7 @@ from comm_lopt.meta_train.progress import Progress
 from comm_lopt.meta_train.settings import require_same_settings, run_settings
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.trained_on import trained_on
+from comm_lopt.meta_train.validation import Validation
 from comm_lopt.theta import FILE_NAME, save_theta
 from comm_lopt.versions import versions
 
@@ -40,6 +48,8 @@ PyTree = Any
 
 _CONFIG_FILE = "config.gin"
 _THETA, _BEST_THETA = "theta", "best_theta"
+# Where theta started: a setting of a run.
+_STARTED_FROM, _RANDOM = "init_theta", "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +64,11 @@ class RunParts:
       learned_opt: the optimizer that is meta-trained.
       seed: of the run.
       num_meta_steps: of the whole run.
+      family_names: one for each of the families that are meta-trained on; those of the first are
+        the first estimators, and so on, equally many for each.
+      validation: judges theta while the run goes; None: not.
+      init_theta: where theta starts, in place of a random one.
+      started_from: SHA-256 of the file that `init_theta` is from.
     """
 
     folder: pathlib.Path
@@ -63,6 +78,10 @@ class RunParts:
     learned_opt: upstream.LearnedOptimizer
     seed: int
     num_meta_steps: int
+    family_names: Sequence[str]
+    validation: Validation | None = None
+    init_theta: PyTree = None
+    started_from: str | None = None
 
 
 class _State(NamedTuple):
@@ -101,7 +120,8 @@ class Run:
         self._checkpoints = checkpoints
         self.progress = Progress()
         self._earlier_settings: dict[str, str] | None = None
-        learner_state = parts.learner.init(theta_key)
+        self._started_from = parts.started_from
+        learner_state = upstream.learner_state(parts.learner, theta_key, parts.init_theta)
         weights = parts.learner.get_state_for_worker(learner_state)
         unrolls = [
             estimator.init_worker_state(weights, unroll_key)
@@ -113,7 +133,7 @@ class Run:
         with writing(parts.folder):
             for name in (_THETA, _BEST_THETA):
                 remove_leftovers(parts.folder / name / FILE_NAME)
-            for name in (_CONFIG_FILE, METRICS_FILE, SKIPPED_FILE):
+            for name in (_CONFIG_FILE, METRICS_FILE, SKIPPED_FILE, VALIDATION_FILE):
                 remove_leftovers(parts.folder / name)
         if checkpoints.meta_steps or (parts.folder / METRICS_FILE).exists():
             self._restore()
@@ -152,8 +172,9 @@ class Run:
                 path = self._parts.folder / _CONFIG_FILE
                 with writing(path.parent), replacing(path) as file:
                     file.write_text(gin.operative_config_str(), encoding="utf-8")
+            validated = error is None and self._validate(log)
             stopping = error is not None or stop.requested is not None
-            if meta_step % checkpoint_every == 0 or meta_step == last or stopping:
+            if meta_step % checkpoint_every == 0 or meta_step == last or stopping or validated:
                 log.flush()
                 self._save()
             if stopping or meta_step == last:
@@ -198,19 +219,36 @@ class Run:
             "skipped": self.progress.skipped,
             "seconds": seconds,
         }
+        if len(parts.family_names) > 1:
+            losses = np.array([float(estimator.meta_loss) for estimator in parts.estimators])
+            of_each = losses.reshape(len(parts.family_names), -1).mean(-1)
+            for name, loss in zip(parts.family_names, of_each, strict=True):
+                row[of_family("meta_loss", name)] = float(loss)
         log.write(row, found)
         if not found or self.progress.skipped_in_a_row < max_skipped_in_a_row:
             return None
         return diagnosis(self.progress, found, self.theta, str(parts.folder / SKIPPED_FILE))
 
+    def _validate(self, log: MetaTrainLog) -> bool:
+        """Validates, if it is time to. A checkpoint then follows, so that it is not done again."""
+        validation, meta_step = self._parts.validation, self.progress.meta_step
+        if validation is None or not validation.is_due(meta_step, self._parts.num_meta_steps):
+            return False
+        row = validation.row(meta_step, self.theta)
+        self.progress = self.progress.after_validation(row["mean_train_loss"])
+        log.write_validation(row)
+        return True
+
     def _save(self) -> None:
         """A checkpoint, theta, and the best theta if this is it."""
         parts = self._parts
-        self.progress = progress = self.progress.at_checkpoint()
+        if parts.validation is None:
+            self.progress = self.progress.at_checkpoint()
+        progress = self.progress
         info = {
             "progress": progress.to_json(),
             "positions": [positions(family.datasets) for family in parts.families],
-            "settings": run_settings(parts.seed, parts.families, parts.learned_opt),
+            "settings": self._settings(),
             "num_meta_steps": parts.num_meta_steps,
             "config": gin.operative_config_str(),
             "versions": versions(),
@@ -221,6 +259,8 @@ class Run:
     def _write_theta(self) -> None:
         parts, meta_step = self._parts, self.progress.meta_step
         told = trained_on(parts.families, meta_step)
+        if self._started_from is not None:
+            told["started_from"] = self._started_from
         with writing(parts.folder):
             save_theta(parts.folder / _THETA, parts.learned_opt, self.theta, told)
             if meta_step == self.progress.best_meta_step:
@@ -230,8 +270,11 @@ class Run:
         parts = self._parts
 
         def check(meta_step: int, info: dict[str, Any]) -> None:
-            settings = run_settings(parts.seed, parts.families, parts.learned_opt)
-            require_same_settings(info["settings"], settings, self._where(meta_step))
+            saved = info["settings"].get(_STARTED_FROM, _RANDOM)
+            if self._started_from is None and saved != _RANDOM:
+                self._started_from = saved
+            saved_settings = {_STARTED_FROM: _RANDOM, **info["settings"]}
+            require_same_settings(saved_settings, self._settings(), self._where(meta_step))
 
         restored = self._checkpoints.restore(self._state, check)
         self._state, info = restored.state, restored.info
@@ -257,9 +300,13 @@ class Run:
     def _check_settings_again(self) -> None:
         """Compares what was called only in the first meta-step as well."""
         if self._earlier_settings is not None:
-            parts, meta_step = self._parts, self.progress.meta_step - 1
-            settings = run_settings(parts.seed, parts.families, parts.learned_opt)
-            require_same_settings(self._earlier_settings, settings, self._where(meta_step))
+            where = self._where(self.progress.meta_step - 1)
+            require_same_settings(self._earlier_settings, self._settings(), where)
+
+    def _settings(self) -> dict[str, str]:
+        parts = self._parts
+        settings = run_settings(parts.seed, parts.families, parts.learned_opt)
+        return {**settings, _STARTED_FROM: self._started_from or _RANDOM}
 
     def _where(self, meta_step: int) -> str:
         return f"meta-step {meta_step} in {self._parts.folder}"

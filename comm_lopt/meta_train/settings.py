@@ -24,6 +24,7 @@ HARMLESS = frozenset(
         "meta_train.progress",
         "meta_train.resume",
         "meta_train.train_log_dir",
+        "meta_train.validation_every",
         # The schedule's end hangs on it: a run may be made longer.
         "ThetaAdamW.num_meta_steps",
     }
@@ -34,7 +35,7 @@ _PLACES = frozenset(
     f"{source.configurable}.{argument}"
     for source in SOURCES.values()
     for argument in ("folder", "path")
-)
+) | {"meta_train.init_theta"}
 # Options of JAX that decide numbers; one that this JAX does not have is not looked at.
 _JAX_OPTIONS = (
     "jax_default_matmul_precision",
@@ -126,7 +127,7 @@ def require_same_settings(saved: Mapping[str, str], here: Mapping[str, str], whe
                     *rest,
                     "Resume with the configuration it was started with, or start in another "
                     "folder. Only these may change: " + ", ".join(sorted(HARMLESS)) + ", and "
-                    "the path of the same data.",
+                    "the path of the same data or of the same theta to start from.",
                 ]
             )
         )

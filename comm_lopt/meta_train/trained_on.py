@@ -25,6 +25,7 @@ def trained_on(families: Sequence[upstream.TaskFamily], meta_steps: int) -> dict
                 "num_local_steps": family.num_local_steps,
                 "local_optimizer": local_optimizer_name(family.local_opt),
                 "local_learning_rate": list(rate) if isinstance(rate, tuple) else plain(rate),
+                "local_state_persists": family.local_state_persists,
             }
         if one not in told:
             told.append(one)

@@ -31,6 +31,8 @@ PyTree = Any
 WORKER_AXIS = "workers"
 # Beyond so many workers the sum over them is no longer written out term by term.
 _MOST_TERMS = 64
+# What JAX calls the axis of a `pmap` that names none.
+_PMAP_AXIS = "_internal_pmap_axis_name"
 
 
 class RoundOutput(NamedTuple):
@@ -156,7 +158,7 @@ def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
         weights = weights.astype(values.dtype)
         total = jnp.sum(weights)
         shares = weights / jnp.where(total > 0, total, 1)
-    if jax.sharding.get_abstract_mesh().empty and count <= _MOST_TERMS:
+    if _is_on_one_device() and count <= _MOST_TERMS:
         # XLA's CPU backend sums terms that are written out eight times faster than along an axis.
         return sum(share * value for share, value in zip(shares, values, strict=True))
     return jnp.sum(shares.reshape(-1, *[1] * (values.ndim - 1)) * values, axis=0)
@@ -226,6 +228,11 @@ def _check_batches(batches: PyTree, num_workers: int, num_local_steps: int) -> N
             )
 
 
+def _is_on_one_device() -> bool:
+    """Whether the round is: without a mesh, or on a device of upstream's `pmap` over tasks."""
+    return set(jax.sharding.get_abstract_mesh().axis_names) <= {_PMAP_AXIS}
+
+
 def _in_old_mesh() -> bool:
     """Whether a mesh was entered in the way that JAX has deprecated, as far as it still tells."""
     with warnings.catch_warnings():
@@ -240,7 +247,7 @@ def _no_mesh_is_no_warning() -> Iterator[None]:
 
     def keep(record: logging.LogRecord) -> bool:
         about_mesh = record.getMessage().startswith(("No mesh containing", "No mesh axis named"))
-        return not (about_mesh and jax.sharding.get_abstract_mesh().empty)
+        return not (about_mesh and _is_on_one_device())
 
     logger = logging.getLogger("absl")
     logger.addFilter(keep)

@@ -45,12 +45,16 @@ from comm_lopt.upstream.estimators import (
     build_gradient_estimators,
     configured_gradient_learner,
     learned_opt_of,
+    learner_state,
+    longest_problem,
     make_gradient_learner,
     meta_params,
+    num_devices_of,
     pes,
+    rounds_per_estimate,
     task_family_of,
 )
-from comm_lopt.upstream.gin_config import GIN_DIR, heldout_split_to_flag
+from comm_lopt.upstream.gin_config import GIN_DIR, heldout_split_to_flag, local_device_count
 from comm_lopt.upstream.hand_designed import (
     SGD,
     SGDM,
@@ -93,10 +97,15 @@ __all__ = [
     "heldout_split_to_flag",
     "keep_tensorflow_off_accelerators",
     "learned_opt_of",
+    "learner_state",
+    "local_device_count",
+    "longest_problem",
     "make_gradient_learner",
     "meta_params",
+    "num_devices_of",
     "pes",
     "read_params",
+    "rounds_per_estimate",
     "run_train",
     "single_task_to_family",
     "task_family_of",

@@ -13,12 +13,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gin
+import jax
 from learned_optimization import outer_train
 
 from comm_lopt.gin_state import MACRO, bindings, expanded, forget_macros
 from comm_lopt.upstream import _ready
 
-__all__ = ["GIN_DIR", "expand_macros", "heldout_split_to_flag", "register"]
+__all__ = [
+    "GIN_DIR",
+    "expand_macros",
+    "heldout_split_to_flag",
+    "local_device_count",
+    "register",
+]
 
 GIN_DIR: pathlib.Path = pathlib.Path(__file__).resolve().parent / "gin" / _ready.FLAVOUR
 """Folder of the gin files for the upstream that is here."""
@@ -47,6 +54,12 @@ def heldout_split_to_flag(split: str | None = None) -> bool:
             "upstream's main branch."
         )
     return split is not None
+
+
+@gin.configurable
+def local_device_count() -> int:
+    """The number of devices of this process, for gin files that spread work over all of them."""
+    return jax.local_device_count()
 
 
 def expand_macros(config: Mapping[tuple[str, str], Mapping[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path, monkeypatch,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     assert "lopt_a/theta" in trained.stdout
-    assert "meta_loss=" in trained.stderr and "meta-step/s" in trained.stderr
+    assert "meta_loss=" in trained.stderr and "meta-step 2 of 2" in trained.stderr
     assert "Warning" not in trained.stderr
 
     swept = main(

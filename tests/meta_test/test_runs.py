@@ -165,14 +165,14 @@ def test_streamed_data_in_chunks_gives_the_curves_of_one_chunk(monkeypatch):
     method = hand_designed("LocalSGD", local_learning_rate=0.5)
     whole = run(host_problem(), method, seeds=(3, 7))
     chunks = []
-    original = runs._chunks
+    original = runs.chunks_of_rounds
 
     def recorded(*arguments):
         for first_round, batches in original(*arguments):
             chunks.append((first_round, batches["x"].shape[:2]))
             yield first_round, batches
 
-    monkeypatch.setattr(runs, "_chunks", recorded)
+    monkeypatch.setattr(runs, "chunks_of_rounds", recorded)
     monkeypatch.setattr(runs, "_MAX_CHUNK_BYTES", 1500)
     parts = run(host_problem(), method, seeds=(3, 7))
     # T = 42 has an evaluation every 2 rounds, and 2 rounds of both seeds are too much at once.

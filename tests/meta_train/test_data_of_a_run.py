@@ -2,39 +2,10 @@
 
 import threading
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small_run
-
-from comm_lopt.meta_train import loop, meta_train
-
-
-class _Begun(Exception):
-    """A run is about to take its first meta-step."""
-
-
-@pytest.fixture
-def begun(monkeypatch, ordinary_promotion):
-    """Calls a function with the parts of a run that begins, in place of the run."""
-
-    def begin(folder, function, *bindings, **arguments):
-        found = []
-
-        def run(parts, *_):
-            found.append(function(parts))
-            raise _Begun
-
-        monkeypatch.setattr(loop, "Run", run)
-        small_run.load(*bindings)
-        with pytest.raises(_Begun):
-            meta_train(folder, progress=False, **arguments)
-        return found[0]
-
-    yield begin
-    gin.clear_config()
 
 
 def first_rounds(parts):

@@ -27,7 +27,11 @@ def _load(*bindings, optimizer="lopt_a"):
 
 
 def _metrics(folder):
-    with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+    return _rows(folder / "metrics.csv")
+
+
+def _rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -46,6 +50,7 @@ def test_run_leaves_its_files_and_theta_moves(tmp_path):
         "num_local_steps": 2,
         "local_optimizer": "local_sgd",
         "local_learning_rate": 0.5,
+        "local_state_persists": False,
     }
     assert trained_on == {**family, "meta_steps": STEPS, "families": [family]}
     assert "digits_datasets.batch_size = 4" in (tmp_path / "run" / "config.gin").read_text()
@@ -54,9 +59,13 @@ def test_run_leaves_its_files_and_theta_moves(tmp_path):
     assert not np.array_equal(theta["mlp"]["w0"], start["mlp"]["w0"])
 
 
-def test_resumed_run_gives_the_theta_of_one_that_was_never_stopped(tmp_path, monkeypatch):
-    _load("meta_train.checkpoint_every = 2")
+def test_resumed_run_gives_the_theta_of_one_never_stopped_and_validation_changes_nothing(
+    tmp_path, monkeypatch
+):
+    _load("meta_train.checkpoint_every = 3")
     _, whole = meta_train(tmp_path / "whole", progress=False)
+    validated = ["meta_train.validation_every = 2", "meta_train.validation_seeds = (7,)"]
+    _load("meta_train.checkpoint_every = 3", "num_rounds = 3", *validated)
 
     class Stop(Exception):
         pass
@@ -74,6 +83,14 @@ def test_resumed_run_gives_the_theta_of_one_that_was_never_stopped(tmp_path, mon
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     one, other = _metrics(tmp_path / "whole"), _metrics(tmp_path / "stopped")
     assert [r["meta_loss"] for r in one] == [r["meta_loss"] for r in other]
+    # Each was done once: after meta-step 2 there is a checkpoint to go on from.
+    first, second = _rows(tmp_path / "stopped" / "validation.csv")
+    assert (first["meta_step"], second["meta_step"]) == ("2", "4")
+    losses = [float(row["mean_train_loss"]) for row in (first, second)]
+    _, _, told = comm_lopt.load_theta(tmp_path / "stopped" / "best_theta")
+    assert told["meta_steps"] == (2 if losses[0] <= losses[1] else 4)
+    assert _rows(tmp_path / "whole" / "validation.csv") == []
+    assert not (tmp_path / "whole" / "best_theta").exists()
 
 
 def test_folder_with_a_run_is_refused_unless_resumed(tmp_path):

@@ -77,6 +77,9 @@ def test_two_meta_steps(tmp_path, task):
 def test_two_meta_steps_on_a_mixture_average_the_gradients_of_both(tmp_path):
     rows, _, _, trained_on = meta_train(tmp_path / "mix", ["experiments/mixture.gin"])
     assert trained_on["task"] == "digits_mlp, transformer_lm"
+    of_each = [float(rows[0][f"meta_loss/{task}"]) for task in ("digits_mlp", "transformer_lm")]
+    np.testing.assert_allclose(of_each, [np.log(10), np.log(256)], rtol=0.1)
+    np.testing.assert_allclose(float(rows[0]["meta_loss"]), np.mean(of_each), rtol=1e-6)
     # Half of guessing among 10 classes and half of guessing among 256 bytes.
     expected = (np.log(10) + np.log(256)) / 2
     np.testing.assert_allclose(float(rows[0]["meta_loss"]), expected, rtol=0.1)

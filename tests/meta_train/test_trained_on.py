@@ -64,13 +64,16 @@ def test_what_is_the_same_for_all_families_is_told_once_more():
     told = trained_on(mixture, 7)
     assert told["families"] == [
         {"task": "digits_mlp", "num_workers": 2, "num_local_steps": 3,
-         "local_optimizer": "local_sgd", "local_learning_rate": 0.5},
+         "local_optimizer": "local_sgd", "local_learning_rate": 0.5,
+         "local_state_persists": False},
         {"task": "digits_mlp", "num_workers": 2, "num_local_steps": 3,
-         "local_optimizer": "local_adamw", "local_learning_rate": 4e-4},
+         "local_optimizer": "local_adamw", "local_learning_rate": 4e-4,
+         "local_state_persists": False},
     ]  # fmt: skip
     alone = {key: value for key, value in told.items() if key != "families"}
     assert alone == {
-        "task": "digits_mlp", "num_workers": 2, "num_local_steps": 3, "meta_steps": 7,
+        "task": "digits_mlp", "num_workers": 2, "num_local_steps": 3,
+        "local_state_persists": False, "meta_steps": 7,
     }  # fmt: skip
 
 
@@ -100,3 +103,16 @@ def test_transformation_without_a_name_asks_for_one(tmp_path):
     comm_lopt.save_theta(tmp_path, learned_opt, theta, told)
     with pytest.raises(ValueError, match="local_opt=local_sgd"):
         method_of_theta(str(tmp_path))
+
+
+@pytest.mark.parametrize("persists", [True, False])
+def test_local_states_persist_in_meta_testing_as_they_did_in_meta_training(tmp_path, persists):
+    families = [family(local_opt=local_adamw, local_state_persists=persists)]
+    learned_opt = comm_lopt.LOptA(hidden_size=3)
+    theta = learned_opt.init(jax.random.PRNGKey(0))
+    comm_lopt.save_theta(tmp_path, learned_opt, theta, trained_on(families, 1))
+    method = method_of_theta(str(tmp_path))
+    assert method.local_state_persists is persists
+    assert method.describe()["local_state_persists"] is persists
+    # With another local optimizer than it was meta-trained with, its own custom holds.
+    assert method_of_theta(f"{tmp_path}:local_opt=local_sgd").local_state_persists is False
