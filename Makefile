@@ -1,6 +1,6 @@
 # make quickstart   meta-trains an optimizer on the bundled digits and compares it (4 minutes)
 # make test         lint, types and tests
-# make test-slow    the tests that take more than a minute each (an hour)
+# make test-slow    whole networks and all combinations (an hour)
 # make test-tfds    tests with TensorFlow Datasets, in an environment of their own (600 MB)
 # make test-versions   wheel and sdist, used from elsewhere: the lowest versions, newer Pythons,
 #                      upstream's main branch
@@ -32,14 +32,14 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python experiments/quickstart.py --out_dir $(OUT)
 
 test: lint types
-	$(BIN)/python -m pytest -n 2 --durations 10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --durations 10 -m slow
 
 test-tfds: $(TFDS_VENV)/.installed
-	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds tests/upstream \
-		--ignore tests/upstream/test_upstream_own_tests.py
+	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds \
+		$(addprefix tests/upstream/test_,leaves_others_alone.py optional_modules.py summary_writer.py)
 
 test-versions: $(VENV)/.dev
 	PATH="$(abspath $(BIN)):$$PATH" tests/versions/run $(JOBS)

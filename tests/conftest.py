@@ -6,17 +6,46 @@ from collections.abc import Iterator
 
 import jax
 import pytest
+import quick_compilation
 from small_data import write_data_folder
 
 # Before any test imports `learned_optimization`, which needs it to be importable.
 import comm_lopt
+from comm_lopt.upstream import ResNet
 
 # Its tests need the extra [tfds].
-TFDS_TESTS = pathlib.Path(__file__).parent / "tfds"
+TESTS = pathlib.Path(__file__).parent
+TFDS_TESTS = TESTS / "tfds"
 HAS_TFDS = all(map(importlib.util.find_spec, ("tensorflow", "tensorflow_datasets")))
+
+# What runs on other versions too: where upstream, JAX, Haiku, Optax and Orbax have changed before.
+VERSIONS = (
+    "data/feeding/test_as_arguments.py",
+    "meta_train/test_meta_train.py",
+    "optimizers/learned/test_fused_kernel.py",
+    "optimizers/test_contract.py",
+    "optimizers/test_fits_training_loops.py",
+    "optimizers/test_in_optax.py",
+    "tasks/test_convolution.py",
+    "tasks/test_local_optimizers.py",
+    "tasks/test_meta_gradients.py",
+    "tasks/test_sharded_round.py",
+    "test_public_names.py",
+    "test_theta.py",
+    "upstream/test_estimators.py",
+    "upstream/test_jax_view.py",
+    "upstream/test_leaves_others_alone.py",
+    "upstream/test_optional_modules.py",
+    "upstream/test_outer_training.py",
+)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Comes before any process of xdist is started, and in each of them."""
+    quick_compilation.set_up(config)
 
 
 @pytest.fixture
@@ -24,6 +53,17 @@ def ordinary_promotion() -> Iterator[None]:
     """JAX's default promotion, without which upstream's code and optax's Adam fail."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
+
+
+@pytest.fixture
+def all_optimizations() -> Iterator[None]:
+    """Programs are compiled anew, as users' are: for what is measured of them."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +83,28 @@ def small_data_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
+@pytest.fixture
+def small_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ResNet-18 with the first of its blocks alone, of few channels."""
+    changed = {
+        "blocks_per_group": (1, 0, 0, 0),
+        "channels_per_group": (2, 2, 2, 2),
+        "use_projection": (True, False, False, False),
+    }
+    monkeypatch.setitem(ResNet.CONFIGS, 18, {**ResNet.CONFIGS[18], **changed})
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Leaves out the tests that need TFDS where it is not installed."""
     return True if not HAS_TFDS and TFDS_TESTS in collection_path.parents else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs on other versions too."""
+    files = {TESTS / file for file in VERSIONS}
+    for item in items:
+        if item.path in files and not item.get_closest_marker("slow"):
+            item.add_marker("versions")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,7 +8,7 @@ from comm_lopt.data.sources.prepared import writing_prepared
 from comm_lopt.data.sources.registry import PREPARED
 
 
-def write_data_folder(folder, num_train=256, num_test=10):
+def write_data_folder(folder, num_train=170, num_test=10):
     """Fills a folder for COMM_LOPT_DATA with every data set that is read from there."""
     (folder / "fashion_mnist").mkdir()
     write_fashion_mnist(folder / "fashion_mnist", num_train=1500, num_test=500)

@@ -1,8 +1,6 @@
 """A small meta-training run, in this process or in one of its own that can be killed."""
 
 import csv
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -24,7 +22,6 @@ SMALL = [
     "stack_antithetic_samples = True",  # One program to compile, not two.
     "meta_train.checkpoint_every = 1",
 ]
-COMPILED = pathlib.Path(os.environ.get("TMPDIR", "/tmp")) / f"comm_lopt_compiled_{os.getuid()}"
 
 
 def load(*bindings):
@@ -45,16 +42,9 @@ def start(folder, *bindings, resume=False, program=None, stderr=subprocess.PIPE)
         flags += ["--config_file", file]
     for binding in [*SMALL, *bindings]:
         flags += ["--gin_bindings", binding]
-    environment = {
-        **os.environ,
-        # Each process would otherwise compile the same programs again.
-        "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
     module = ["-m", "comm_lopt"] if program is None else ["-c", program]
     return subprocess.Popen(
         [sys.executable, *module, *flags, *["--resume"] * resume],
-        env=environment,
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=stderr,

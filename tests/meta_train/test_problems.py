@@ -25,6 +25,8 @@ SMALL = [
     "LOptA.implementation = 'plain'",  # Compiles sooner than others.
     "stack_antithetic_samples = True",  # One program to compile, not two.
     "digits_datasets.batch_size = 2",
+    "fashion_mnist_mlp.hidden_sizes = (4,)",
+    "fashion_mnist_conv.channels = (2, 3)",
     "fashion_mnist_datasets.batch_size = 2",
     "imagenet_datasets.batch_size = 2",
     "python_topics_datasets.batch_size = 2",
@@ -60,12 +62,23 @@ def meta_train(folder, files, *bindings):
     return rows, *comm_lopt.load_theta(folder / "theta")
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["fashion_mnist_mlp", "fashion_mnist_conv", "imagenet32_resnet18", "transformer_lm",
-     "sampled_mlp"],
+TASKS = (
+    "fashion_mnist_mlp", "fashion_mnist_conv", "imagenet32_resnet18", "transformer_lm",
+    "sampled_mlp",
 )  # fmt: skip
-def test_two_meta_steps(tmp_path, task):
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_meta_steps(tmp_path, small_resnet, task):
+    check_two_meta_steps(tmp_path, task)
+
+
+@pytest.mark.slow
+def test_two_meta_steps_of_a_whole_resnet(tmp_path):
+    check_two_meta_steps(tmp_path, "imagenet32_resnet18")
+
+
+def check_two_meta_steps(tmp_path, task):
     rows, _, theta, trained_on = meta_train(tmp_path / "run", [f"tasks/{task}.gin", *FILES])
     assert trained_on["task"] == task
     assert trained_on["meta_steps"] == 2

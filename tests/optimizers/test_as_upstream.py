@@ -27,7 +27,7 @@ from comm_lopt.round_state import RoundState
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
 # Optax's Adam fails under strict promotion.
-pytestmark = pytest.mark.usefixtures("ordinary_promotion", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("ordinary_promotion")
 
 MODEL_STATE = {"average": jnp.ones(2)}
 

@@ -32,7 +32,7 @@ from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.registry import optimizer_entry
 
 # Optax's Adam fails under strict promotion.
-pytestmark = pytest.mark.usefixtures("ordinary_promotion", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("ordinary_promotion")
 
 
 @pytest.mark.parametrize("name", NAMES)

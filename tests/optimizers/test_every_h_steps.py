@@ -94,7 +94,6 @@ def test_sgd_outside_is_lookahead(inner):
             assert_trees_close(ours, params.slow)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", ["LOptA", "LAggA", "SlowMo"])
 def test_a_round_is_a_local_round_of_one_worker(name):
     outer = {"LOptA": LOptA(), "LAggA": LAggA(num_workers=1)}.get(name)
@@ -181,7 +180,6 @@ def test_what_is_frozen_inside_is_left_where_it_is(dtype):
     assert np.all(np.asarray(params["w"] != first["w"]))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_works_in_scan_chain_and_vmap():
     outer = learned(LOptA())
     transformation = optax.chain(

@@ -21,7 +21,7 @@ from comm_lopt.optimizers.rules import nesterov
 from comm_lopt.round_state import RoundState
 
 # Haiku, Flax and optax promote types.
-pytestmark = pytest.mark.usefixtures("ordinary_promotion", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("ordinary_promotion")
 
 K, H = 4, 2
 

@@ -25,7 +25,7 @@ from small_tasks import assert_trees_close, assert_trees_equal
 from comm_lopt.optimizers.registry import OPTIMIZERS
 
 # Optax's Adam fails under strict promotion.
-pytestmark = pytest.mark.usefixtures("ordinary_promotion", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("ordinary_promotion")
 
 DECAY = 0.01
 

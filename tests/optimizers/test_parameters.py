@@ -67,7 +67,6 @@ def zeros_of(params):
     return jax.tree.map(lambda p: jnp.zeros((K, *p.shape)), params)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", RULES)
 def test_all_ranks_and_tensors_of_size_zero(name):
     """A tensor of size zero comes back as it was, and all others move."""
@@ -115,7 +114,6 @@ def tree_of_every_kind(leaves):
 NUM_LEAVES = 8
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("name", RULES)
 def test_trees_of_all_kinds_of_nodes_give_what_a_list_gives(name):
     rng = np.random.default_rng(0)

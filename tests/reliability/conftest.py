@@ -1,9 +1,7 @@
 """What the tests of reliability share: figures for docs/reliability.md, and gin left clean."""
 
 import gin
-import jax
 import pytest
-from small_run import COMPILED
 
 FIGURES = pytest.StashKey[list]()
 
@@ -12,15 +10,6 @@ FIGURES = pytest.StashKey[list]()
 def _as_users_have_it(ordinary_promotion):
     yield
     gin.clear_config()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _compiled_once():
-    """Keeps compiled programs, which all these runs share, on disk."""
-    jax.config.update("jax_compilation_cache_dir", str(COMPILED))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture

@@ -27,12 +27,19 @@ def test_equals_the_ordinary_convolution_and_its_gradients(window, stride, paddi
     def product(images, kernel):
         return matrix_convolution(images, kernel, stride, padding)
 
-    expected, pull_expected = jax.vjp(ordinary, images, kernel)
-    actual, pull_actual = jax.vjp(product, images, kernel)
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-4)
-    cotangent = jnp.asarray(rng.normal(size=expected.shape).astype(np.float32))
-    for one, other in zip(pull_actual(cotangent), pull_expected(cotangent), strict=True):
+    shape = jax.eval_shape(ordinary, images, kernel).shape
+    assert jax.eval_shape(product, images, kernel).shape == shape
+    cotangent = jnp.asarray(rng.normal(size=shape).astype(np.float32))
+
+    @jax.jit
+    def both(images, kernel, cotangent):
+        results = []
+        for convolution in (product, ordinary):
+            result, pull_back = jax.vjp(convolution, images, kernel)
+            results.append((result, *pull_back(cotangent)))
+        return results
+
+    for one, other in zip(*both(images, kernel, cotangent), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
 
 
@@ -51,11 +58,10 @@ def test_a_network_keeps_its_parameters_and_results():
     key = jax.random.PRNGKey(0)
     plain = hk.without_apply_rng(hk.transform(_network))
     fast = hk.without_apply_rng(hk.transform(on_device))
-    params = plain.init(key, images)
-    jax.tree.map(np.testing.assert_array_equal, params, fast.init(key, images))
-    np.testing.assert_allclose(
-        fast.apply(params, images), plain.apply(params, images), rtol=1e-5, atol=1e-5
-    )
+    params = jax.jit(plain.init)(key, images)
+    jax.tree.map(np.testing.assert_array_equal, params, jax.jit(fast.init)(key, images))
+    both = jax.jit(lambda *arguments: (fast.apply(*arguments), plain.apply(*arguments)))
+    np.testing.assert_allclose(*both(params, images), rtol=1e-5, atol=1e-5)
 
 
 def test_no_convolution_is_left_in_the_program_but_the_one_that_is_not_plain():

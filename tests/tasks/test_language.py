@@ -26,47 +26,51 @@ def task():
 @pytest.fixture(scope="module")
 def params(task):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return task.init(KEY)
+        return jax.jit(task.init)(KEY)
 
 
-def logits_of(task, params, text):
-    return task._model.apply(params, {}, KEY, jnp.asarray(text, jnp.int32), False)[0]
+@pytest.fixture(scope="module")
+def logits_of(task, params):
+    apply = jax.jit(lambda text: task._model.apply(params, {}, KEY, text, False)[0])
+    return lambda text: np.asarray(apply(jnp.asarray(text, jnp.int32)))
 
 
-def test_prediction_depends_on_earlier_bytes_and_on_no_later_one(task, params):
+def test_prediction_depends_on_earlier_bytes_and_on_no_later_one(logits_of):
     text = np.asarray([[10, 20, 30, 40, 50, 60]])
-    before = logits_of(task, params, text)
+    before = logits_of(text)
     for position in range(6):
         changed = text.copy()
         changed[0, position] = 99
-        differs = np.abs(np.asarray(logits_of(task, params, changed) - before)).max((0, 2)) > 1e-7
+        differs = np.abs(logits_of(changed) - before).max((0, 2)) > 1e-7
         assert not differs[:position].any()
         assert differs[position]
     changed = text.copy()
     changed[0, 0] = 99
-    assert (np.abs(np.asarray(logits_of(task, params, changed) - before))[0, 5] > 1e-7).any()
+    assert (np.abs(logits_of(changed) - before)[0, 5] > 1e-7).any()
 
 
-def test_positions_are_told_apart(task, params):
-    logits = np.asarray(logits_of(task, params, np.full((1, 6), 65)))
+def test_positions_are_told_apart(logits_of):
+    logits = logits_of(np.full((1, 6), 65))
     assert np.abs(logits[0, 0] - logits[0, 5]).max() > 1e-6
 
 
-def test_loss_is_that_of_each_next_byte(task, params):
+def test_loss_is_that_of_each_next_byte(task, params, logits_of):
     batch = next(task.datasets.train)
     text = np.asarray(task.datasets.gather(batch)["text"])
-    logits = np.asarray(logits_of(task, params, text[:, :-1]), np.float64)
+    logits = logits_of(text[:, :-1]).astype(np.float64)
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = -np.mean([log_p[b, i, text[b, i + 1]] for b in range(3) for i in range(6)])
-    loss, aux = task.loss_and_aux(params, KEY, batch)
+    loss, aux = jax.jit(task.loss_and_aux)(params, KEY, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(aux["bits_per_byte"], expected / np.log(2), rtol=1e-5)
     right = np.mean(logits.argmax(-1) == text[:, 1:])
     np.testing.assert_allclose(aux["accuracy"], right)
-    np.testing.assert_allclose(task.loss(params, KEY, batch), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(task.loss)(params, KEY, batch), expected, rtol=1e-5)
 
 
-def test_new_model_is_near_guessing_and_learns(task, params):
+def test_new_model_is_near_guessing_and_learns(task, monkeypatch):
+    for most in ("_MAX_HELDOUT", "_MAX_TRAIN"):
+        monkeypatch.setattr(comm_lopt.meta_test.problem, most, 100)
     problem = comm_lopt.meta_test.Problem(comm_lopt.upstream.single_task_to_family(task), 2, 2, 20)
     baseline = comm_lopt.hand_designed("LocalSGD", local_learning_rate=0.5)
     curves = comm_lopt.meta_test.run(problem, baseline, [0])

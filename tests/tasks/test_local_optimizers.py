@@ -27,10 +27,15 @@ GRADIENTS = [make_tree(1), make_tree(2)]
 
 def two_steps(opt, params=PARAMS, gradients=GRADIENTS):
     """Weights after each of two steps."""
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = opt.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
     state, trajectory = opt.init(params), []
     for gradient in gradients:
-        updates, state = opt.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state, gradient)
         trajectory.append(params)
     return trajectory
 

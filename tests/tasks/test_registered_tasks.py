@@ -7,6 +7,7 @@ import pytest
 
 import comm_lopt
 from comm_lopt import meta_test
+from comm_lopt.tasks import imagenet
 
 SIZES = ["num_rounds = 3", "num_workers = 2", "num_local_steps = 2"]
 DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100", "imagenet", "lm1b", "python_topics")
@@ -105,22 +106,52 @@ def test_widths_and_depth_are_gin_bindings():
     assert _num_parameters(meta_test.meta_test_problem().task_family) == expected
 
 
-# Deep transformers take minutes to compile; by default they run with one block of twelve.
-ONE_BLOCK = ["imagenet_deit.num_layers = 1", "lm1b_transformer.num_layers = 1"]
-DEEP = [n for n in comm_lopt.TASKS if "deit" in n or n == "lm1b_transformer192"]
-# One ResNet with BatchNorm is enough by default.
-SLOW = [*DEEP, "imagenet32_resnet50", "imagenet64_resnet18", "imagenet64_resnet50"]
+@pytest.mark.parametrize("name", comm_lopt.TASKS)
+def test_losses_on_a_batch_have_their_shapes(name, ordinary_promotion):
+    """Traced on the task's own data and not compiled, in training and in evaluation."""
+    comm_lopt.load_config([f"tasks/{name}.gin"], BATCHES)
+    family = meta_test.meta_test_problem().task_family
+
+    def losses(key, batch):
+        task = family.sample_task(key)
+        params, state = task.init_with_state(key)
+        loss, new_state = task.loss_with_state(params, state, key, batch)
+        evaluated, _, metrics = task.loss_with_state_and_aux(params, state, key, batch)
+        return (loss, evaluated, metrics["accuracy"]), state, new_state
+
+    batch = next(family.datasets.train)
+    scalars, state, new_state = jax.eval_shape(losses, jax.random.PRNGKey(0), batch)
+    assert [(scalar.shape, scalar.dtype.name) for scalar in scalars] == [((), "float32")] * 3
+    assert new_state == state
 
 
-@pytest.mark.parametrize(
-    ("name", "bindings"),
-    [pytest.param(n, [], id=n, marks=[pytest.mark.slow] * (n in SLOW)) for n in comm_lopt.TASKS]
-    + [pytest.param(n, ONE_BLOCK, id=f"{n}-one_block") for n in DEEP],
-)
-def test_three_rounds_of_local_sgd_and_lopt_a(name, bindings, ordinary_promotion):
+# By default those networks run that meta-training is not tested on as well, and small.
+SMALL = {
+    "cifar10_conv": ["cifar10_conv.channels = (2, 3)"],
+    "imagenet32_resnet18": [],
+    "imagenet64_deit_tiny": ["imagenet_deit.num_layers = 1", "imagenet_deit.width = 8"],
+    "lm1b_transformer16": [],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_three_rounds_of_a_small_network(name, small_resnet, monkeypatch, ordinary_promotion):
+    monkeypatch.setitem(imagenet._DEIT_HEADS, 8, 2)
+    monkeypatch.setattr(meta_test.problem, "_MAX_TRAIN", 16)
+    check_three_rounds(name, SMALL[name], implementation="plain")  # Compiles sooner.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", comm_lopt.TASKS)
+def test_three_rounds_of_local_sgd_and_lopt_a(name, ordinary_promotion):
+    check_three_rounds(name, [])
+
+
+def check_three_rounds(name, bindings, **arguments):
+    """Of Local SGD, and of LOpt-A."""
     comm_lopt.load_config([f"tasks/{name}.gin"], [*SIZES, *BATCHES, *bindings])
     problem = meta_test.meta_test_problem()
-    lopt_a = comm_lopt.LOptA(hidden_size=4)
+    lopt_a = comm_lopt.LOptA(hidden_size=4, **arguments)
     candidates = [
         comm_lopt.hand_designed("LocalSGD"),
         comm_lopt.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), local_learning_rate=0.1),

@@ -13,7 +13,7 @@ from learned_optimization.learned_optimizers.mlp_lopt import MLPLOpt
 from comm_lopt import upstream
 from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
 
-pytestmark = pytest.mark.usefixtures("ordinary_promotion", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("ordinary_promotion")
 
 # λ1 = 1 makes steps as large as the parameters, so that no digit of a step is lost when it is
 # taken from a parameter.

@@ -13,8 +13,6 @@ from comm_lopt.optimizers.learned.implementations import IMPLEMENTATIONS
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.round_state import RoundState
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 K = 3
 LEARNED = [name for name, entry in OPTIMIZERS.items() if entry.is_learned]
 SHAPES = {
@@ -32,6 +30,18 @@ SHAPES = {
 
 # An implementation, and how many parameters it takes at once: from small tiles to one for all.
 TILED = [("blockwise", 8), ("blockwise", 30), ("kernel", 16)]
+# Of the optimizers with the same features one, with each way and size; the others are slow.
+QUICK = {
+    ("LOptA", "blockwise", 8), ("LAgg", "blockwise", 8), ("LAggA", "blockwise", 30),
+    ("LOpt", "blockwise", 30), ("LAggA", "kernel", 16), ("LOpt", "kernel", 16),
+}  # fmt: skip
+QUICK_MAPPED = {("LOptA", "blockwise", 30), ("LAgg", "blockwise", 30)}
+MAPPED = [(name, "blockwise", 30) for name in LEARNED] + [("LOptA", "kernel", 16)]
+
+
+def with_slow_ones(cases, quick):
+    slow = pytest.mark.slow
+    return [pytest.param(*case, marks=[slow] * (case not in quick)) for case in cases]
 
 
 def with_tiles(monkeypatch, tile):
@@ -102,8 +112,10 @@ def assert_same_steps(blocks, plain):
         assert np.max(np.abs(blocks[name] - plain[name])) < 1e-5 * max(largest, 1.0), name
 
 
-@pytest.mark.parametrize("name", LEARNED)
-@pytest.mark.parametrize(("implementation", "tile"), TILED)
+@pytest.mark.parametrize(
+    ("name", "implementation", "tile"),
+    with_slow_ones([(name, *tiled) for name in LEARNED for tiled in TILED], QUICK),
+)
 def test_step_is_the_plain_one(name, implementation, tile, monkeypatch):
     with_tiles(monkeypatch, tile)
     theta, state, plain_steps, plain = plain_steps_of(name, 0)
@@ -112,10 +124,7 @@ def test_step_is_the_plain_one(name, implementation, tile, monkeypatch):
     assert_trees_close(new.transform_state, plain.transform_state, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize(
-    ("name", "implementation", "tile"),
-    [(name, "blockwise", 30) for name in LEARNED] + [("LOptA", "kernel", 16)],
-)
+@pytest.mark.parametrize(("name", "implementation", "tile"), with_slow_ones(MAPPED, QUICK_MAPPED))
 def test_step_mapped_over_theta_is_the_plain_one(name, implementation, tile, monkeypatch):
     with_tiles(monkeypatch, tile)
     thetas, states, plain_steps, _ = zip(
@@ -149,7 +158,7 @@ def test_gradient_through_a_step_is_the_plain_one(implementation, tile, monkeypa
 def test_small_parameters_of_half_precision_keep_their_type(implementation):
     opt = make("LOptA", implementation).opt_fn(random_theta("LOptA", 0))
     params = {"w": jnp.ones((4, 6), jnp.bfloat16)}
-    state = opt.update(opt.init(params), params)
+    state = jax.eval_shape(lambda: opt.update(opt.init(params), params))
     assert state.params["w"].dtype == jnp.bfloat16
 
 

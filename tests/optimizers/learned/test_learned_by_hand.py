@@ -15,8 +15,6 @@ from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.upstream import single_task_to_family
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 K = 3
 SHAPES = {
     "r0": (),
