@@ -161,9 +161,9 @@ def test_steps_per_jit_must_divide_trunc_length():
 
 @pytest.mark.usefixtures("fresh_gin")
 def test_estimators_and_learner_follow_the_gin_file_for_this_upstream():
+    gin.parse_config(f"include '{upstream.GIN_DIR / 'outer_training.gin'}'")
     gin.parse_config(
         """
-        include 'outer_training.gin'
         import learned_optimization.tasks.quadratics
         learned_optimizer = @LearnableSGD()
         theta_optimizer = @Adam()
