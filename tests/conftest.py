@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 from collections.abc import Iterator
 
+import gin
 import jax
 import pytest
 import quick_compilation
@@ -46,6 +47,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_configure(config: pytest.Config) -> None:
     """Comes before any process of xdist is started, and in each of them."""
     quick_compilation.set_up(config)
+
+
+@pytest.fixture(autouse=True)
+def _gin_is_left_empty() -> Iterator[None]:
+    """What a test binds, or a lock that a trainer leaves behind, is no later test's."""
+    yield
+    gin.clear_config()
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ __all__ = ["StopSignals", "ends_the_process"]
 
 _WATCHED = (signal.SIGINT, signal.SIGTERM)
 _CLOSE = b"\0"
+_AGAIN_AFTER = 0.1  # seconds
 _process_is_ours = False
 
 
@@ -44,7 +45,8 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self._interrupting = self._interrupted = False
+        self._interrupting = False
+        self._interrupted = threading.Event()
 
     def __enter__(self) -> StopSignals:
         self._active = threading.current_thread() is threading.main_thread()
@@ -67,11 +69,12 @@ class StopSignals:
     ) -> None:
         if not self._active:
             return
+        self._interrupted.set()
+        os.write(self._writing, _CLOSE)
+        self._thread.join()
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._earlier_fd)
-        os.write(self._writing, _CLOSE)
-        self._thread.join()
         os.close(self._reading)
         os.close(self._writing)
 
@@ -92,13 +95,17 @@ class StopSignals:
                     os._exit(128 + number)
                 self._interrupting = True
                 # Python may have called the handler for this signal already; and a signal of its
-                # own wakes the main thread where it sleeps or waits.
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                # own wakes the main thread where it sleeps or waits, or the next one does if it
+                # was just about to.
+                main_thread = threading.main_thread().ident or 0
+                signal.pthread_kill(main_thread, signal.SIGINT)
+                while not self._interrupted.wait(_AGAIN_AFTER):
+                    signal.pthread_kill(main_thread, signal.SIGINT)
 
     def _handle(self, number: int, frame: object) -> None:
         del number, frame
-        if self._interrupting and not self._interrupted:
-            self._interrupted = True
+        if self._interrupting and not self._interrupted.is_set():
+            self._interrupted.set()
             raise KeyboardInterrupt
 
 

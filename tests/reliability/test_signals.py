@@ -26,7 +26,10 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.reliability)],
+)
 def test_signal_saves_and_says_how_to_go_on(tmp_path, whole, number, status):
     folder = tmp_path / "run"
     # Between two checkpoints, so that the one found afterwards is the signal's.
