@@ -5,14 +5,15 @@ from __future__ import annotations
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from comm_lopt.hyperparameters import one_line
+from comm_lopt.pictures import empty_figure, without_tex
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["loss_figure", "markdown_table", "write_report"]
 
@@ -53,12 +54,10 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows) + "\n"
 
 
-# TeX would have names escaped in other ways, and need not be there.
-@matplotlib.rc_context({"text.usetex": False, "text.parse_math": True})
+@without_tex()
 def loss_figure(results: Mapping[str, Any]) -> Figure:
     """Training loss over rounds on a log scale: mean over seeds, band of one deviation."""
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = empty_figure(7.0, 4.5, "constrained")
     axes = figure.add_subplot()
     for label, entry in results["methods"].items():
         mean = np.array(entry["train_loss"], float)
@@ -101,7 +100,7 @@ def write_report(folder: pathlib.Path, results: Mapping[str, Any]) -> tuple[str,
     (folder / "table.md").write_text(table, encoding="utf-8")
     path = folder / "loss.png"
     # The numbers at the axes are made while it is drawn.
-    with matplotlib.rc_context({"text.usetex": False}):
+    with without_tex():
         loss_figure(results).savefig(path, dpi=150)
     return table, path
 

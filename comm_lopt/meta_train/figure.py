@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from comm_lopt.meta_train.log import METRICS_FILE, VALIDATION_FILE, of_family
 from comm_lopt.meta_train.progress import RUNNING_MEAN
+from comm_lopt.pictures import empty_figure, without_tex
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["FIGURE_FILE", "draw", "write_figure"]
 
@@ -45,10 +46,8 @@ def write_figure(folder: pathlib.Path) -> pathlib.Path | None:
         return None
     prefix = of_family("meta_loss", "")
     families = [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]
-    # TeX would have names escaped in other ways, and need not be there.
-    with matplotlib.rc_context({"text.usetex": False}):
-        figure = Figure(figsize=(5.5 * (1 + len(families)), 4.0))
-        FigureCanvasAgg(figure)
+    with without_tex():
+        figure = empty_figure(5.5 * (1 + len(families)), 4.0)
         panels = figure.subplots(1, 1 + len(families), squeeze=False)[0]
         for axes, family in zip(panels, [None, *families], strict=True):
             _draw(axes, metrics, validation, family)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gin
 import numpy as np
-from sklearn.datasets import load_digits
 
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.sources.images import LabelledImages, image_datasets
@@ -39,6 +38,9 @@ def digits_datasets(batch_size: int = 32, seed: int = 0) -> ExampleDatasets:
     Raises:
       ValueError: B below 1 or above 1,437.
     """
+    # It takes as long to import as all the rest of the package.
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.target))
     images = digits.images[order].astype(np.uint8)[..., None]
