@@ -101,7 +101,12 @@ def updater(
     }
 
 
-def compare(shapes: Shapes, num_thetas: int | None, repetitions: int) -> dict[str, Any]:
+def compare(
+    shapes: Shapes,
+    num_thetas: int | None,
+    repetitions: int,
+    names: Sequence[str] = ("LOptA", "LAggA", "LOptA_plain"),
+) -> dict[str, Any]:
     """Each learned optimizer against upstream's on a tree of these shapes."""
     optimizers = {
         "upstream": AdafacMLPLOpt(hidden_size=32),
@@ -110,11 +115,11 @@ def compare(shapes: Shapes, num_thetas: int | None, repetitions: int) -> dict[st
         "LOptA_plain": comm_lopt.LOptA(implementation="plain"),
     }
     functions, figures = {}, {}
-    for name, learned_opt in optimizers.items():
-        functions[name], figures[name] = updater(learned_opt, shapes, num_thetas)
+    for name in ("upstream", *names):
+        functions[name], figures[name] = updater(optimizers[name], shapes, num_thetas)
     seconds = timing.interleaved(functions, repetitions)
     number = count(shapes) * (num_thetas or 1)
-    for name in optimizers:
+    for name in figures:
         figures[name] |= {
             "times_faster_than_upstream": timing.median_ratio(seconds["upstream"], seconds[name]),
             "nanoseconds_per_parameter": 1e9 * timing.median(seconds[name]) / number,

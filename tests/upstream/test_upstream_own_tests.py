@@ -7,21 +7,32 @@ import subprocess
 import sys
 
 import learned_optimization
+import pytest
 
 import comm_lopt
 
-# Folder and module of each test. Upstream's learned optimizers, PES, ES, learner and schedules.
-OWN_TESTS = (
-    "learned_optimizers/adafac_mlp_lopt_test.py",
-    "learned_optimizers/mlp_lopt_test.py",
+# Folder and module of each test: upstream's PES, learner and schedules, which every run uses.
+USED = (
     "outer_trainers/gradient_learner_test.py",
-    "outer_trainers/truncated_es_test.py",
     "outer_trainers/truncated_pes_test.py",
     "outer_trainers/truncation_schedule_test.py",
 )
+# Its learned optimizers, with which ours are compared elsewhere, and another estimator.
+OTHERS = (
+    "learned_optimizers/adafac_mlp_lopt_test.py",
+    "learned_optimizers/mlp_lopt_test.py",
+    "outer_trainers/truncated_es_test.py",
+)
 
 
-def test_upstreams_own_tests_pass_once_comm_lopt_is_imported(tmp_path):
+@pytest.mark.parametrize(
+    "own_tests",
+    [
+        pytest.param(USED, id="used"),
+        pytest.param(OTHERS, id="others", marks=pytest.mark.slow),
+    ],
+)
+def test_upstreams_own_tests_pass_once_comm_lopt_is_imported(tmp_path, own_tests):
     package_dir = pathlib.Path(learned_optimization.__file__).parent
     root = pathlib.Path(comm_lopt.__file__).parents[1]
     script = "import comm_lopt.upstream, pytest, sys; sys.exit(pytest.main(sys.argv[1:]))"
@@ -40,7 +51,7 @@ def test_upstreams_own_tests_pass_once_comm_lopt_is_imported(tmp_path):
             f"--rootdir={tmp_path}",
             "-c",
             os.devnull,
-            *(str(package_dir / test) for test in OWN_TESTS),
+            *(str(package_dir / test) for test in own_tests),
         ],
         cwd=tmp_path,
         env={
@@ -58,4 +69,4 @@ def test_upstreams_own_tests_pass_once_comm_lopt_is_imported(tmp_path):
     assert result.returncode == 0, report
     summary = re.search(r"^(\d+) passed", result.stdout, flags=re.MULTILINE)
     assert summary is not None, report
-    assert int(summary.group(1)) >= len(OWN_TESTS), report
+    assert int(summary.group(1)) >= len(own_tests), report
