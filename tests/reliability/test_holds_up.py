@@ -13,7 +13,7 @@ from small_run import load, temporary_files
 from comm_lopt.meta_train import meta_train
 from comm_lopt.meta_train.log import MetaTrainLog
 
-STEPS, SETTLED = 2000, 200
+STEPS, SETTLED = 2000, 300  # The first validation is after meta-step 200.
 MOST_GROWTH = 0.02
 # What a meta-step is made of; JAX's own small functions are compiled for several shapes.
 PROGRAMS = ("jit(truncated_unroll)", "jit(compute_pes_grad)", "jit(update)", "jit(_finite)")
