@@ -56,12 +56,55 @@ def hparam(method, name):
 def test_values_come_from_gin_then_the_registry_then_the_function():
     assert hparam(hand_designed("DiLoCo"), "learning_rate") == (0.7, "default")
     gin.parse_config(["local_sgd.learning_rate = 1.0", "DataParallelAdam.learning_rate = 0.3"])
+    gin.parse_config("Nesterov.momentum = 0.5")
+    assert hparam(hand_designed("MuLoCo"), "momentum") == (0.5, "gin")
+    assert hparam(hand_designed("MuLoCo"), "learning_rate") == (0.7, "default")
     assert hparam(hand_designed("LocalSGD"), "local_learning_rate") == (1.0, "gin")
     assert hparam(hand_designed("LocalSGD"), "local_weight_decay") == (0.0, "default")
     assert hparam(hand_designed("DataParallelAdam"), "learning_rate") == (0.3, "gin")
     given = hand_designed("LocalSGD", local_learning_rate=0.2)
     assert hparam(given, "local_learning_rate") == (0.2, "given")
     assert given.describe()["sources"]["local_learning_rate"] == "given"
+
+
+PUBLISHED = {
+    "SlowMo": {"slow_learning_rate": 1.0},
+    "FedAvgM": {"learning_rate": 1.0, "momentum": 0.9},
+    "FedAdam": {"b1": 0.9, "b2": 0.99, "tau": 1e-3},
+    "FedYogi": {"b1": 0.9, "b2": 0.99, "tau": 1e-3},
+    "DiLoCo": {
+        "learning_rate": 0.7, "momentum": 0.9, "local_learning_rate": 4e-4, "local_b1": 0.9,
+        "local_b2": 0.95, "local_epsilon": 1e-8, "local_weight_decay": 0.1,
+    },
+    "DiLoCoK1": {"learning_rate": 0.7, "momentum": 0.8, "local_b2": 0.95},
+    "MuLoCo": {
+        "learning_rate": 0.7, "momentum": 0.6, "local_momentum": 0.9, "local_nesterov": False,
+        "local_adam_b1": 0.9, "local_adam_b2": 0.99,
+    },
+    "SNOO": {"learning_rate": 0.8, "momentum": 0.75},
+    "EMANesterov": {"lookahead": 0.5},
+    "GPA": {"train_interp_coeff": 0.7, "eval_interp_coeff": 0.9},
+    "DataParallelAdam": {"b1": 0.9, "b2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults_are_the_published_values(name):
+    values = hand_designed(name).values()
+    assert {key: values[key] for key in PUBLISHED[name]} == PUBLISHED[name]
+
+
+def test_what_the_problem_says_of_its_workers_reaches_the_rounds():
+    divided = problem(partition=comm_lopt.IIDParts(seed=3), participation=1)
+    for name in ("LocalSGD", "DataParallelSGD"):
+        family, _ = hand_designed(name).build(divided, {})
+        assert (family.num_workers, family.num_local_steps) == (2, 2)
+        weights = family.worker_weights(jax.random.PRNGKey(0))
+        assert sorted(np.asarray(weights) > 0) == [False, True]
+        expected = divided.rounds().round(0)
+        np.testing.assert_array_equal(family.datasets.train.round(0), expected)
+        # Each worker draws from its own half.
+        assert not np.intersect1d(expected[0], expected[1]).size
 
 
 @pytest.mark.parametrize(
@@ -137,6 +180,7 @@ def test_what_makes_no_optimizer_is_no_optimizer(name):
     ("call", "message"),
     [
         (lambda: hand_designed("SlowMow"), "did you mean 'SlowMo'"),
+        (lambda: hand_designed("SLOWMO"), "did you mean 'SlowMo'"),
         (lambda: hand_designed("optax.lio"), "did you mean 'optax.lion'"),
         (lambda: hand_designed("SlowMo", momentun=0.5), "no hyperparameter 'momentun'; did you me"),
         (lambda: hand_designed("SlowMo", momentum="big"), "momentum='big' is not a number"),

@@ -61,6 +61,7 @@ def test_figure_draws_every_method_and_target_and_the_learned_ones_boldly(result
     assert axes.get_yscale() == "log"
     curves = {line.get_label(): line for line in axes.lines}
     assert list(curves["LOptA"].get_ydata()) == [2.0, 0.5, 0.25]
+    assert list(curves["LOptA"].get_xdata()) == [1, 2, 3]
     assert curves["LOptA"].get_linewidth() > curves["LocalSGD"].get_linewidth()
 
 

@@ -14,6 +14,7 @@ import comm_lopt  # isort: skip
 
 from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOpt
 
+from comm_lopt import theta as theta_module
 from comm_lopt.theta import FILE_NAME, check_theta, theta_file
 
 LEARNED = [name for name, entry in comm_lopt.OPTIMIZERS.items() if entry.is_learned]
@@ -42,7 +43,9 @@ def _header(learned_opt, **changes):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_saved_theta_comes_back_bit_for_bit_with_its_optimizer(tmp_path, name):
-    learned_opt = comm_lopt.OPTIMIZERS[name].make(hidden_size=5, step_multiplier=0.01)
+    learned_opt = comm_lopt.OPTIMIZERS[name].make(
+        hidden_size=5, step_multiplier=0.01, exponent_multiplier=0.02
+    )
     theta, path = _saved(tmp_path, learned_opt)
     for given in (path, tmp_path):
         loaded_opt, loaded, trained_on = comm_lopt.load_theta(given)
@@ -150,6 +153,17 @@ def test_sizes_that_no_file_can_hold_are_refused_at_once(tmp_path, name, size):
     _rewrite(path, _header(comm_lopt.LOptA(), hparams=hparams))
     with pytest.raises(comm_lopt.ThetaError):
         comm_lopt.load_theta(path)
+
+
+def test_files_that_are_larger_than_any_theta_are_not_read(tmp_path, monkeypatch):
+    _, path = _saved(tmp_path, comm_lopt.LOptA())
+    _rewrite(path, _header(comm_lopt.LOptA(), trained_on={"note": "x" * 2**16}))
+    with pytest.raises(comm_lopt.ThetaError, match="a header of .* characters; .* at most"):
+        comm_lopt.load_theta(path)
+    monkeypatch.setattr(theta_module, "_MAX_FILE_BYTES", 1000)
+    for read in (comm_lopt.load_theta, theta_file):
+        with pytest.raises(comm_lopt.ThetaError, match="bytes; a theta has at most 1000"):
+            read(path)
 
 
 def test_theta_that_does_not_fit_is_not_saved(tmp_path):

@@ -125,6 +125,8 @@ def test_what_is_written_is_read_back_with_any_numbers_and_names(problem, runs, 
     assert len(rows) == 2 * 3 * T
     assert rows[19]["loss_at_weights"] == str(float(runs["LocalSGD"][1].loss_at_weights[0, 0, 0]))
     assert rows[0]["heldout_loss"] == "" and rows[-1]["method"] == "cost<$5"
+    losses = [float(row["train_loss"]) for row in rows[: 3 * T]]
+    np.testing.assert_array_equal(losses, runs["LocalSGD"][1].train_loss[0].ravel())
 
 
 def odd_task(seed):
@@ -189,6 +191,11 @@ def test_results_are_there_even_if_curves_cannot_be_written(problem, runs, tmp_p
         ({"format_version": "2"}, "format version '2'"),
         ({"problem": {}}, "results.problem is .*; it must be an entry 'task'"),
         ({"methods": {"a": {}}}, r"results.methods.a is \[\]"),
+        (
+            {"methods": {"a": small_entry(bytes_sent_per_round_per_worker=-1)}},
+            "worker is -1; it must be a count",
+        ),
+        ({"methods": {"a": small_entry(train_loss_std=[0.1])}}, "a deviation for each of one or"),
     ],
 )
 def test_results_of_another_format_are_refused(tmp_path, change, message):

@@ -1,6 +1,10 @@
 """Whole training runs, against plain Python loops of rounds."""
 
+import dataclasses
+import itertools
 import time
+import types
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +21,7 @@ from comm_lopt.methods import hand_designed, learned
 from comm_lopt.optimizers.learned.lagg import LAggA
 from comm_lopt.optimizers.learned.lopt import LOptA
 from comm_lopt.tasks.digits import digits_mlp
-from comm_lopt.upstream import single_task_to_family
+from comm_lopt.upstream import SGD, single_task_to_family
 
 K, H, B, T = 2, 2, 16, 6
 
@@ -37,7 +41,11 @@ def problem():
 
 @pytest.fixture(scope="module")
 def local_sgd_curves(problem):
-    return run(problem, hand_designed("LocalSGD", local_learning_rate=0.5), seeds=(3, 7))
+    """By a clock that goes on by a second each time that it is looked at."""
+    clock = types.SimpleNamespace(perf_counter=itertools.count().__next__)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(runs, "time", clock)
+        return run(problem, hand_designed("LocalSGD", local_learning_rate=0.5), seeds=(3, 7))
 
 
 def plain_run(problem, seed, one_round):
@@ -313,7 +321,8 @@ def test_bytes_are_counted_both_ways():
 def test_run_tells_its_bytes_and_its_time(local_sgd_curves):
     size = 4 * (64 * 8 + 8 + 8 * 10 + 10)
     assert local_sgd_curves.bytes_per_round == BytesPerRound(sent=size, received=size)
-    assert local_sgd_curves.seconds_per_round > 0
+    # An evaluation, and so a chunk, in each of the 6 rounds; two seeds.
+    assert local_sgd_curves.seconds_per_round == T / (2 * T)
 
 
 def test_numpy_seeds_and_grids_are_numbers_like_others(problem, local_sgd_curves):
@@ -383,3 +392,29 @@ def test_values_of_a_grid_override_those_of_the_method(problem):
     state = opt.update(opt.init(jnp.ones(2)), jnp.ones(2))
     assert_trees_equal(opt.get_params(state), jnp.full(2, 0.75))
     assert (family.num_workers, family.num_local_steps) == (K, H)
+
+
+def test_weights_are_evaluated_on_the_split_that_was_asked_for():
+    (stack,) = (problem := make_problem(heldout_split="outer_valid")).heldout_part.stacks
+    expected = problem.task_family.datasets.indices_of("outer_valid")
+    np.testing.assert_array_equal(np.ravel(stack), expected)
+
+
+class Asking(SGD):
+    """Notes what it is given."""
+
+    given: ClassVar[dict] = {}
+
+    def init(self, params, model_state=None, num_steps=None, key=None, **kwargs):
+        self.given["init"] = (num_steps, key.shape)
+        return super().init(params, model_state, num_steps=num_steps, key=key)
+
+    def update(self, opt_state, grad, loss=None, model_state=None, key=None, **kwargs):
+        self.given["update"] = (loss.shape, key.shape)
+        return super().update(opt_state, grad, loss=loss, model_state=model_state)
+
+
+def test_optimizers_of_upstream_are_given_the_number_of_rounds_losses_and_keys():
+    method = dataclasses.replace(hand_designed("LocalSGD"), make_rule=lambda: Asking(1.0))
+    run(host_problem(1), method, (3,), evaluations="end")
+    assert Asking.given == {"init": (1, (2,)), "update": ((), (2,))}

@@ -20,8 +20,9 @@ def begun(monkeypatch, ordinary_promotion):
     def begin(folder, function, *bindings, progress=False, **arguments):
         found = []
 
-        def run(parts, *_):
+        def run(parts, _, *keys):
             found.append(function(parts))
+            begin.keys = keys
             raise _Begun
 
         small_run.load(*bindings)

@@ -24,6 +24,15 @@ def test_every_estimator_of_every_run_and_data_seed_sees_other_batches(begun, tm
     np.testing.assert_array_equal(again, drawn[-1])
 
 
+def test_every_seed_has_random_keys_of_its_own(begun, tmp_path):
+    """Those of theta, of the inner problems and of the meta-steps."""
+    keys = []
+    for seed in (0, 1):
+        begun(tmp_path, lambda parts: None, seed=seed)
+        keys += begun.keys
+    assert len({np.asarray(key).tobytes() for key in keys}) == 6
+
+
 def test_a_run_that_ends_leaves_no_thread_of_its_data(begun, tmp_path):
     before = set(threading.enumerate())
 

@@ -130,6 +130,30 @@ def test_lagg_of_another_k_than_its_family_is_refused():
         check_fit(family, comm_lopt.LAggA(8))
 
 
+def test_lagg_where_workers_are_absent_is_refused_unless_it_fills_them_in():
+    family = comm_lopt.LocalSGDTaskFamily(
+        comm_lopt.digits_mlp(), num_workers=4, worker_deltas=True, participation=2
+    )
+    check_fit(family, comm_lopt.LAggA(4, absent_workers="mean"))
+    with pytest.raises(ValueError, match='absent_workers="mean"'):
+        check_fit(family, comm_lopt.LAggA(4))
+
+
+def test_theta_optimizer_is_adamw_on_clipped_gradients():
+    rate, decay = 0.1, 0.5
+    opt = ThetaAdamW(rate, 0, 10**6, clip_norm=1.0, weight_decay=decay)
+    state = opt.init({"a": np.asarray([1.0, -2.0], np.float32)})
+    w, m, v = np.asarray([1.0, -2.0]), 0.0, 0.0
+    # The first has norm 50 and is clipped, the second is not.
+    for t, g in enumerate(np.asarray([[30.0, 40.0], [-0.3, 0.4]]), 1):
+        state = jax.jit(opt.update)(state, {"a": g.astype(np.float32)}, 0.0)
+        g = g / max(1.0, np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        adam = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        w = w - rate * (adam + decay * w)
+        np.testing.assert_allclose(opt.get_params(state)["a"], w, rtol=1e-4)
+
+
 def test_theta_optimizer_warms_up_and_falls_to_a_third():
     opt = ThetaAdamW(1.0, 10, 100, clip_norm=None, weight_decay=0.0)
     params = {"a": np.zeros(2, np.float32)}

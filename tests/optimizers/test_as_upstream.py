@@ -132,6 +132,18 @@ def test_the_loss_is_the_value_of_optax_rules_that_ask_for_it():
         np.testing.assert_allclose(state.params[name], start - rate * delta[name], rtol=1e-5)
 
 
+def test_worker_deltas_and_weights_reach_the_rule():
+    def update(delta, state, params=None, *, worker_deltas, worker_weights, **extra):
+        return jax.tree.map(lambda d: -jnp.tensordot(worker_weights, d, 1), worker_deltas), state
+
+    opt = as_upstream(optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update))
+    deltas, weights = jnp.asarray([[1.0, 2.0], [3.0, 4.0]]), jnp.asarray([0.0, 0.5])
+    state = opt.update(
+        opt.init(jnp.zeros(2)), jnp.ones(2), model_state=RoundState(None, deltas, weights)
+    )
+    np.testing.assert_array_equal(opt.get_params(state), [-1.5, -2.0])
+
+
 def test_bfloat16_parameters_keep_small_steps():
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     opt = as_upstream(optax.sgd(1.0))

@@ -9,6 +9,7 @@ from small_tasks import SoftmaxRegression, host_datasets, softmax_batches
 import comm_lopt
 from comm_lopt import upstream
 from comm_lopt.meta_train import DivergedError, meta_train
+from comm_lopt.meta_train.not_finite import NotFinite, begin_anew
 from comm_lopt.meta_train.progress import RUNNING_MEAN, Progress
 
 STEPS = 8
@@ -104,3 +105,16 @@ def test_skipped_meta_steps_count_and_stay_out_of_the_mean():
     assert (progress.meta_step, progress.skipped, progress.skipped_in_a_row) == (3, 2, 2)
     assert progress.recent_losses == (1.0,)
     assert progress.after_applied(1.0, 4.0).skipped_in_a_row == 0
+
+
+def test_only_the_inner_problems_of_the_broken_estimator_begin_anew():
+    class Estimator:
+        def init_worker_state(self, weights, key):
+            return weights, jax.random.uniform(key)
+
+    broken = [NotFinite(3, number, "a_task", None, None, "meta-gradient") for number in (0, 2)]
+    key = jax.random.PRNGKey(0)
+    unrolls = begin_anew([Estimator()] * 3, ["a", "b", "c"], broken, "theta", key)
+    assert unrolls[1] == "b"
+    (first, draw), (third, other) = unrolls[0], unrolls[2]
+    assert first == third == "theta" and draw != other

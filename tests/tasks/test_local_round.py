@@ -144,20 +144,31 @@ def stateful_problem(increments):
     return batches, state, jnp.ones(4)
 
 
-def test_model_state_goes_through_the_local_steps_and_is_averaged():
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    # Where nobody takes part nothing moves, and loss and model state are those of all.
+    [(None, [1 / 3] * 3), ([3.0, 0.0, 1.0], [0.75, 0.0, 0.25]), ([0.0] * 3, [1 / 3] * 3)],
+)
+def test_model_state_goes_through_the_local_steps_and_is_averaged(weights, shares):
     batches, state, params = stateful_problem(np.ones((3, 4)))
-    out = run_round(StatefulTask(), params, batches, 3, 4, model_state=state)
-    finals, means = [], []
+    given = None if weights is None else jnp.asarray(weights, jnp.float32)
+    out = run_round(StatefulTask(), params, batches, 3, 4, model_state=state, weights=given)
+    steps, means, losses = [], [], []
     for k in range(3):
-        weights, mean = np.ones(4), np.arange(4.0)
+        weights_k, mean = np.ones(4), np.arange(4.0)
         for h in range(4):
             batch_mean = batches["x"][k, h].mean(0)
-            weights = weights - RATE * (weights - batch_mean + mean)
+            losses.append(0.5 * np.sum((weights_k - batch_mean) ** 2) + np.sum(weights_k * mean))
+            weights_k = weights_k - RATE * (weights_k - batch_mean + mean)
             mean = 0.9 * mean + 0.1 * batch_mean
-        finals.append(weights)
+        steps.append(1 - weights_k)
         means.append(mean)
-    np.testing.assert_allclose(out.delta, 1 - np.mean(finals, 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(out.model_state["mean"], np.mean(means, 0), rtol=1e-5, atol=1e-6)
+    delta = shares @ np.asarray(steps) if weights != [0.0] * 3 else np.zeros(4)
+    np.testing.assert_allclose(out.delta, delta, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        out.model_state["mean"], shares @ np.asarray(means), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(out.loss, shares @ np.reshape(losses, (3, 4)).mean(1), rtol=1e-5)
     assert out.model_state["count"].dtype == jnp.int32
     assert int(out.model_state["count"]) == 9
 

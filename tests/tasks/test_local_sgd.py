@@ -227,6 +227,23 @@ def test_data_parallel_step_updates_the_model_state_once():
     assert int(state) == 1
 
 
+class AveragingTask(SoftmaxRegression):
+    """Its model state becomes the mean of the batch."""
+
+    def init_with_state(self, key):
+        return self.init(key), jnp.zeros(5)
+
+    def loss_with_state(self, params, state, key, data):
+        return self.loss(params, key, data), jnp.mean(data["x"], axis=0)
+
+
+def test_data_parallel_model_state_is_the_mean_over_all_batches():
+    task = make_family(AveragingTask(), cls=DataParallelTaskFamily).task_fn(0)
+    batches = softmax_batches((3, 4), 7)
+    _, state = loss_and_gradient(task, task.init(KEY), batches, jnp.zeros(5))[0]
+    np.testing.assert_allclose(state, union(batches)["x"].mean(0), rtol=1e-5, atol=1e-6)
+
+
 def test_names_say_what_is_wrapped():
     family = make_family()
     assert family.name == "LocalSGD_SoftmaxRegression"

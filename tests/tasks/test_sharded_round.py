@@ -1,13 +1,15 @@
-"""The one local round on meshes: the same numbers on four devices, or an error that says why."""
+"""Rounds and whole runs on meshes: the same numbers on four devices, or an error that says why."""
 
 import os
 import subprocess
 import sys
 
 PROGRAM = """
+import contextlib
 import warnings
 import jax, numpy as np
 import comm_lopt
+from comm_lopt.meta_test import Problem, run
 from comm_lopt.tasks.local_round import WORKER_AXIS, local_round
 
 assert jax.device_count() == 4
@@ -37,6 +39,24 @@ for kind in (jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
     print("same on four devices", kind)
 
+def operations(mesh=None):
+    # Of one device.
+    with jax.set_mesh(mesh) if mesh else contextlib.nullcontext():
+        return jax.jit(one_round).lower(params, batches).compile().cost_analysis()["flops"]
+
+auto = jax.make_mesh((4,), (WORKER_AXIS,), (jax.sharding.AxisType.Auto,))
+assert operations(auto) < 0.4 * operations(), (operations(auto), operations())
+
+problem = Problem(family, 4, 1, 2)
+method = comm_lopt.hand_designed("SlowMo", local_learning_rate=0.5)
+alone = run(problem, method, (3,), evaluations="end")
+with jax.set_mesh(auto):
+    together = run(problem, method, (3,), evaluations="end")
+for name in ("train_loss", "loss_at_weights", "heldout_loss"):
+    one, other = getattr(together, name), getattr(alone, name)
+    np.testing.assert_allclose(one, other, rtol=1e-5, err_msg=name)
+print("whole run is the same")
+
 def refused():
     try:
         one_round(params, batches_of(6))
@@ -51,7 +71,7 @@ with mesh:
 """
 
 
-def test_workers_on_four_devices_give_the_same_round_and_what_cannot_be_divided_is_refused():
+def test_four_devices_give_the_same_rounds_and_runs_and_what_cannot_be_divided_is_refused():
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -63,5 +83,6 @@ def test_workers_on_four_devices_give_the_same_round_and_what_cannot_be_divided_
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("same on four devices") == 2
+    assert "whole run is the same" in result.stdout
     assert "num_workers=6 cannot be divided among the 4 devices" in result.stdout
     assert "called inside `with mesh:`" in result.stdout

@@ -124,6 +124,14 @@ def test_state_comes_out_of_whole_runs(family, name):
     assert curves.bytes_per_round == (4 * floats, 4 * floats)
 
 
+def test_normalizer_caps_a_loss_at_half_more_than_that_of_guessing(start):
+    cap = 1.5 * np.log(10)
+    losses = jnp.asarray([0.5, cap - 0.1, cap + 0.1, 40.0, np.inf, np.nan], jnp.float32)
+    for task in (start[0], start[0].inner):
+        capped = task.normalizer(losses)
+        np.testing.assert_allclose(capped, [0.5, cap - 0.1, *[cap] * 4], rtol=1e-6)
+
+
 def test_network_without_state_has_none(family):
     task = comm_lopt.ImageClassificationTask(digits_datasets(B), comm_lopt.mlp((4,)), "plain")
     params, state = task.init_with_state(KEY)

@@ -148,6 +148,24 @@ def test_so_many_workers_take_part_as_told_and_others_in_other_rounds(participat
     np.testing.assert_array_equal(weights[0], family.worker_weights(jax.random.PRNGKey(0)))
 
 
+class Draws(SoftmaxRegression):
+    """Its loss is a draw, which tells the key that a round was given."""
+
+    def loss(self, params, key, data):
+        return jax.random.uniform(key) + 0.0 * jnp.sum(params["b"])
+
+
+def test_who_takes_part_is_drawn_with_another_key_than_the_round_has():
+    inner = single_task_to_family(Draws())
+    losses = [
+        LocalSGDTaskFamily(inner, K, H, local_sgd(RATE), participation=count)
+        .task_fn(0)
+        .loss({"b": jnp.ones(3)}, KEY, ())
+        for count in (None, K)
+    ]
+    assert losses[0] != losses[1]
+
+
 def test_round_with_absent_workers_is_the_mean_of_those_there():
     task = make_family(local_opt=local_sgd(RATE), participation=2, worker_deltas=True).task_fn(0)
     params = task.init(jax.random.PRNGKey(1))
@@ -204,6 +222,24 @@ def test_one_worker_takes_its_local_steps_on_the_batches_of_all():
     trace = optax.tree.get(state.local_opt_states, "trace")
     assert_trees_close(trace, {n: momenta[n][None] for n in params})
     assert task.name == "SingleWorker_SoftmaxRegression"
+    # The next round goes on with these momenta.
+    delta = jax.grad(lambda p: task.loss_with_state(p, state, KEY, batches)[0])(params)
+    weights, _ = momentum_worker(params, momenta, union, 0)
+    assert_trees_close(delta, {n: np.asarray(params[n]) - weights[n] for n in params})
+
+
+def test_one_worker_leaves_the_batches_of_absent_workers_out():
+    family = make_family(SingleWorkerTaskFamily, local_opt=local_sgd(RATE), participation=2)
+    task = family.task_fn(0)
+    params = task.init(jax.random.PRNGKey(1))
+    batches = softmax_batches((K, H), 7)
+    (_, state), delta = jax.value_and_grad(task.loss_with_state, has_aux=True)(
+        params, None, KEY, batches
+    )
+    there = np.flatnonzero(state.worker_weights)
+    union = {n: np.concatenate(list(v[there]), axis=1)[None] for n, v in batches.items()}
+    weights, _ = numpy_worker(params, union, 0, H, RATE)
+    assert_trees_close(delta, {n: np.asarray(params[n]) - weights[n] for n in params})
 
 
 def test_data_parallel_workers_have_nothing_to_hand_on():

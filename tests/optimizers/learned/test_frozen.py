@@ -81,9 +81,7 @@ def test_a_tensor_that_one_worker_moved_is_not_frozen():
     learned_opt = LAggA(2, step_multiplier=0.1)
     opt = learned_opt.opt_fn(learned_opt.init(jax.random.PRNGKey(0)))
     params, delta = jnp.ones((2, 3)), jnp.full((2, 3), 0.1)
-    state = opt.update(
-        opt.init(params),
-        jnp.zeros((2, 3)),
-        model_state=RoundState(None, jnp.stack([delta, -delta])),
-    )
-    assert np.all(np.asarray(state.params) != 1.0)
+    for first, second in ((delta, -delta), (jnp.zeros((2, 3)), delta)):
+        carried = RoundState(None, jnp.stack([first, second]))
+        state = opt.update(opt.init(params), (first + second) / 2, model_state=carried)
+        assert np.all(np.asarray(state.params) != 1.0)

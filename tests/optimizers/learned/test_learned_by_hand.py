@@ -219,6 +219,17 @@ def test_theta_has_the_sizes_of_the_paper(learned_opt, mlp_weights, num_decays):
     assert num_weights(theta["features"]) == num_decays
 
 
+def test_new_weights_are_scaled_by_fan_in_and_each_layer_is_drawn_anew():
+    mlp = LOptA(hidden_size=64, hidden_layers=3).init(jax.random.PRNGKey(0))["mlp"]
+    for layer, fan_in in enumerate((39, 64, 64, 64)):
+        weights = np.asarray(mlp[f"w{layer}"])
+        # A normal distribution cut at two deviations has 0.88 of its deviation.
+        np.testing.assert_allclose(weights.std() * np.sqrt(fan_in), 0.88, rtol=0.1)
+        assert np.abs(weights).max() <= 2 / np.sqrt(fan_in)
+        assert not np.any(mlp[f"b{layer}"])
+    assert np.mean(mlp["w1"] == mlp["w2"]) < 0.01
+
+
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [
