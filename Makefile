@@ -48,6 +48,9 @@ test-reliability: $(VENV)/.dev
 	$(BIN)/python $(INSTALL) -r requirements/fuzz.txt
 	$(BIN)/python -m pytest -m reliability --durations 10 tests/reliability
 
+test-faults: $(VENV)/.dev
+	$(BIN)/python tests/faults/run.py --out runs/faults
+
 benchmarks: $(VENV)/.installed
 	for name in data learned_update meta_step sweep; do \
 		$(BIN)/python experiments/benchmarks/$$name.py --out $(RESULTS)/$$name.json || exit 1; \
