@@ -215,6 +215,14 @@ def _mesh_for(num_workers: int) -> Any:
             f"devices along the mesh's axis {WORKER_AXIS!r}; take a multiple of them, or a mesh "
             "whose axis divides num_workers."
         )
+    explicit = jax.sharding.AxisType.Explicit
+    if dict(zip(mesh.axis_names, mesh.axis_types, strict=True)).get(WORKER_AXIS) == explicit:
+        warnings.warn(
+            f"the mesh's axis {WORKER_AXIS!r} is Explicit, so that every device takes the local "
+            "steps of all workers; have them divided by jax.make_mesh(..., "
+            "axis_types=(jax.sharding.AxisType.Auto,)).",
+            stacklevel=3,
+        )
     return mesh
 
 

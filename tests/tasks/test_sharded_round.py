@@ -84,5 +84,6 @@ def test_four_devices_give_the_same_rounds_and_runs_and_what_cannot_be_divided_i
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("same on four devices") == 2
     assert "whole run is the same" in result.stdout
+    assert "'workers' is Explicit, so that every device takes the local steps" in result.stderr
     assert "num_workers=6 cannot be divided among the 4 devices" in result.stdout
     assert "called inside `with mesh:`" in result.stdout
