@@ -36,10 +36,13 @@ def set_up(config: pytest.Config) -> None:
 
 
 def _xla_knows(flag: str) -> bool:
-    """Whether the name stands in jaxlib's library."""
+    """Whether the name stands in jaxlib's library by itself, as a string of C.
+
+    A flag that is gone is still named, beside others, where old options are reserved.
+    """
     spec = importlib.util.find_spec("jaxlib")
     assert spec is not None and spec.origin is not None
     libraries = pathlib.Path(spec.origin).parent.glob("*.so")
     library = max(libraries, key=lambda path: path.stat().st_size)
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return text.find(flag.encode()) >= 0
+        return text.find(b"\0" + flag.encode() + b"\0") >= 0
