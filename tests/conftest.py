@@ -23,12 +23,8 @@ HAS_TFDS = all(map(importlib.util.find_spec, ("tensorflow", "tensorflow_datasets
 VERSIONS = (
     "data/feeding/test_as_arguments.py",
     "meta_train/test_meta_train.py",
-    "optimizers/learned/test_fused_kernel.py",
     "optimizers/test_contract.py",
-    "optimizers/test_fits_training_loops.py",
     "optimizers/test_in_optax.py",
-    "tasks/test_convolution.py",
-    "tasks/test_local_optimizers.py",
     "tasks/test_meta_gradients.py",
     "tasks/test_sharded_round.py",
     "test_public_names.py",

@@ -1,4 +1,4 @@
-"""How the tests' programs are compiled: soon, and each once for all processes of a session.
+"""How the tests' programs are compiled: soon, and each once for all processes of a run.
 
 Most of their time would be XLA's. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 in the environment they
 are compiled as users' programs are.

@@ -84,7 +84,7 @@ def interrupt_and_wait(stop):
         time.sleep(0.001)
 
 
-def test_second_interrupt_of_pythons_own_session_raises_in_it(capsys):
+def test_second_interrupt_of_interactive_python_raises_in_it(capsys):
     with pytest.raises(KeyboardInterrupt), StopSignals() as stop:
         interrupt_and_wait(stop)
         begin = time.monotonic()
