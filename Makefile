@@ -18,7 +18,8 @@ BIN := $(VENV)/bin
 TFDS_VENV := .venv-tfds
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comm_lopt needs Python 3.11 or newer; run make PYTHON=python3.12")'
 # Pinned, upstream included, so that nothing is resolved: upstream's own pins cannot be met.
-INSTALL = -m pip --disable-pip-version-check install --quiet --no-deps
+# What is never imported is not compiled either: half of the time.
+INSTALL = -m pip --disable-pip-version-check install --quiet --no-compile --no-deps
 OUT ?= runs/quickstart
 RESULTS ?= experiments/benchmarks/results
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
