@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 TFDS_VENV := .venv-tfds
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "comm_lopt needs Python 3.11 or newer; run make PYTHON=python3.12")'
 # Pinned, upstream included, so that nothing is resolved: upstream's own pins cannot be met.
-# What is never imported is not compiled either: half of the time.
+# What is never imported is not compiled either.
 INSTALL = -m pip --disable-pip-version-check install --quiet --no-compile --no-deps
 OUT ?= runs/quickstart
 RESULTS ?= experiments/benchmarks/results
