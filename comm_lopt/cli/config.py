@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from comm_lopt import gin_state, meta_test, upstream
 from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
 from comm_lopt.hyperparameters import configured
 from comm_lopt.meta_train import check_fit, meta_train
+from comm_lopt.meta_train.opening import theta_size
 from comm_lopt.meta_train.trained_on import trained_on
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 
@@ -66,9 +66,7 @@ def _meta_training() -> Iterator[str]:
     gin_state.note_as_called("meta_train")
     for family in families:
         check_fit(family, learned_opt)
-    leaves = jax.tree.leaves(jax.eval_shape(learned_opt.init, jax.random.PRNGKey(0)))
-    size = sum(math.prod(leaf.shape) for leaf in leaves)
-    yield f"theta: {type(learned_opt).__name__}, {size:,} numbers in {len(leaves)} arrays"
+    yield f"theta: {type(learned_opt).__name__}, {theta_size(learned_opt)}"
     if isinstance(learned_opt, GlobalLearnedOptimizer):
         yield f"{learned_opt.name}: {_listed(learned_opt.hparams())}"
     for told in trained_on(families, 0)["families"]:

@@ -13,6 +13,7 @@ from comm_lopt.config import load_config
 __all__ = [
     "add_config_flags",
     "add_debug_flag",
+    "add_folder_flag",
     "add_parser",
     "add_seed_and_out_flags",
     "config_flags_of",
@@ -70,6 +71,13 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_folder_flag(parser: argparse.ArgumentParser, flag: str, files: str) -> None:
+    """Adds a flag, which must be given, of the folder for or of `files`."""
+    parser.add_argument(
+        flag, required=True, type=os.path.expanduser, metavar="DIR", help=f"folder {files}"
+    )
+
+
 def config_flags_of(arguments: argparse.Namespace) -> list[str]:
     """The flags of `add_config_flags` as they were given, for another command."""
     names = ("config_file", "gin_bindings", "gin_import")
@@ -98,13 +106,7 @@ def add_seed_and_out_flags(parser: argparse.ArgumentParser, seeds: str, files: s
         metavar="A,B,...",
         help=f"seeds of initial weights and data order (default: {seeds})",
     )
-    parser.add_argument(
-        "--out_dir",
-        required=True,
-        type=os.path.expanduser,
-        metavar="DIR",
-        help=f"folder for {files}",
-    )
+    add_folder_flag(parser, "--out_dir", f"for {files}")
 
 
 def number(key: str, text: str) -> float:

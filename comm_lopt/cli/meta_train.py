@@ -8,7 +8,13 @@ import pathlib
 from typing import Any
 
 from comm_lopt import meta_train
-from comm_lopt.cli.flags import add_config_flags, add_parser, config_flags_of, load_config_of
+from comm_lopt.cli.flags import (
+    add_config_flags,
+    add_folder_flag,
+    add_parser,
+    config_flags_of,
+    load_config_of,
+)
 
 __all__ = ["add_meta_train"]
 
@@ -17,13 +23,11 @@ def add_meta_train(commands: Any) -> None:
     """Adds the command and its flags."""
     parser = add_parser(commands, "meta-train", _meta_train, "learn theta from tasks")
     add_config_flags(parser)
-    parser.add_argument(
+    add_folder_flag(
+        parser,
         "--train_log_dir",
-        required=True,
-        type=os.path.expanduser,
-        metavar="DIR",
-        help="folder for theta/, best_theta/, checkpoints/, metrics.csv, validation.csv, "
-        "skipped.csv, TensorBoard events, config.gin and meta_train.png",
+        "for theta/, best_theta/, checkpoints/, metrics.csv, validation.csv, skipped.csv, "
+        "TensorBoard events, config.gin and meta_train.png",
     )
     parser.add_argument(
         "--init_theta",

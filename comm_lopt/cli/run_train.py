@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from comm_lopt import upstream
-from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
+from comm_lopt.cli.flags import add_config_flags, add_folder_flag, add_parser, load_config_of
 from comm_lopt.meta_train.convert import convert_params
 
 __all__ = ["add_convert", "add_run_train"]
@@ -21,7 +20,7 @@ def add_run_train(commands: Any) -> None:
         commands, "run-train", _run_train, "run upstream's own trainer on the same gin files"
     )
     add_config_flags(parser)
-    _add_train_log_dir(parser, "folder for params_*, checkpoint_*, events and config.gin")
+    add_folder_flag(parser, "--train_log_dir", "for params_*, checkpoint_*, events and config.gin")
 
 
 def add_convert(commands: Any) -> None:
@@ -34,20 +33,8 @@ def add_convert(commands: Any) -> None:
         "config.gin that it wrote",
     )
     add_config_flags(parser)
-    _add_train_log_dir(parser, "folder of upstream's run_train")
-    parser.add_argument(
-        "--out_dir",
-        required=True,
-        type=os.path.expanduser,
-        metavar="DIR",
-        help="folder for theta.safetensors",
-    )
-
-
-def _add_train_log_dir(parser: argparse.ArgumentParser, meaning: str) -> None:
-    parser.add_argument(
-        "--train_log_dir", required=True, type=os.path.expanduser, metavar="DIR", help=meaning
-    )
+    add_folder_flag(parser, "--train_log_dir", "of upstream's run_train")
+    add_folder_flag(parser, "--out_dir", "for theta.safetensors")
 
 
 def _run_train(arguments: argparse.Namespace) -> None:

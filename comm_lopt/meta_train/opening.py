@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
-import numpy as np
 
 from comm_lopt import upstream
 from comm_lopt.meta_test.problem import batch_size_of
@@ -11,7 +12,7 @@ from comm_lopt.meta_train.run import RunParts
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.versions import versions
 
-__all__ = ["device_line", "family_names", "opening"]
+__all__ = ["device_line", "family_names", "opening", "theta_size"]
 
 
 def opening(parts: RunParts, validation: str) -> list[str]:
@@ -22,8 +23,6 @@ def opening(parts: RunParts, validation: str) -> list[str]:
       validation: what is said of its validation.
     """
     estimators = parts.estimators[:: len(parts.estimators) // len(parts.family_names)]
-    theta = jax.tree.leaves(jax.eval_shape(parts.learned_opt.init, jax.random.PRNGKey(0)))
-    size = sum(int(np.prod(leaf.shape)) for leaf in theta)
     return [
         "versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()),
         device_line(upstream.num_devices_of(estimators[0])),
@@ -31,10 +30,16 @@ def opening(parts: RunParts, validation: str) -> list[str]:
             f"problem: {_problem(name, estimator)}"
             for name, estimator in zip(parts.family_names, estimators, strict=True)
         ),
-        f"theta: {size:,} numbers in {len(theta)} arrays of {type(parts.learned_opt).__name__}"
+        f"theta: {theta_size(parts.learned_opt)} of {type(parts.learned_opt).__name__}"
         + (f", from {parts.started_from}" if parts.started_from else ""),
         f"validation: {validation}",
     ]
+
+
+def theta_size(learned_opt: upstream.LearnedOptimizer) -> str:
+    """Such as "2,402 numbers in 8 arrays"."""
+    leaves = jax.tree.leaves(jax.eval_shape(learned_opt.init, jax.random.PRNGKey(0)))
+    return f"{sum(math.prod(leaf.shape) for leaf in leaves):,} numbers in {len(leaves)} arrays"
 
 
 def device_line(used: int) -> str:
