@@ -35,8 +35,9 @@ quickstart: $(VENV)/.installed
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
+# Whole networks take longer to run than to compile.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --durations 10 -m slow
+	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -n 2 --durations 10 -m slow
 
 test-tfds: $(TFDS_VENV)/.installed
 	$(TFDS_VENV)/bin/python -m pytest -n 2 --dist loadfile --durations 10 tests/tfds \
