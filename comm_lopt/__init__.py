@@ -29,6 +29,14 @@ from comm_lopt.optimizers.learned.ada_features import AdaFeatures
 from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
 from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
+from comm_lopt.optimizers.learned.relative import LAggR, LOptR
+from comm_lopt.optimizers.learned.relative_features import RelativeAdaFeatures
+from comm_lopt.optimizers.learned.step_size import (
+    AlphaFromStatistics,
+    ConstantAlpha,
+    LearnedAlpha,
+    MomentumAlpha,
+)
 from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_entry
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
@@ -77,6 +85,8 @@ __all__ = [
     "OPTIMIZERS",
     "TASKS",
     "AdaFeatures",
+    "AlphaFromStatistics",
+    "ConstantAlpha",
     "DataError",
     "DataParallelTaskFamily",
     "DeviceDatasets",
@@ -87,15 +97,20 @@ __all__ = [
     "IndexSampler",
     "LAgg",
     "LAggA",
+    "LAggR",
     "LOpt",
     "LOptA",
+    "LOptR",
     "LabelledExamples",
     "LanguageModellingTask",
+    "LearnedAlpha",
     "LocalSGDTaskFamily",
     "Method",
     "MixedDatasets",
+    "MomentumAlpha",
     "MomentumFeatures",
     "OptimizerEntry",
+    "RelativeAdaFeatures",
     "RoundOutput",
     "RoundState",
     "SampledMLPFamily",

@@ -10,6 +10,7 @@ from comm_lopt.checks import require_choice
 from comm_lopt.optimizers import rules
 from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
 from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.learned.relative import LAggR, LOptR
 from comm_lopt.upstream import LearnedOptimizer
 
 __all__ = ["OPTIMIZERS", "OptimizerEntry", "Sends", "Workers", "optimizer_entry"]
@@ -56,8 +57,13 @@ class OptimizerEntry:
         return isinstance(self.make, type) and issubclass(self.make, LearnedOptimizer)
 
 
-def _learned(make: type[LearnedOptimizer], summary: str, sends: Sends = "mean") -> OptimizerEntry:
-    return OptimizerEntry(make, summary, "Joseph et al. 2025", sends=sends)
+def _learned(
+    make: type[LearnedOptimizer],
+    summary: str,
+    sends: Sends = "mean",
+    source: str = "Joseph et al. 2025",
+) -> OptimizerEntry:
+    return OptimizerEntry(make, summary, source, sends=sends)
 
 
 def _nesterov(
@@ -85,6 +91,10 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     "LOpt": _learned(LOpt, "learned, momentum features of the mean delta; any K"),
     "LAgg": _learned(
         LAgg, "learned, momentum features with each worker's delta; fixed K", "worker_deltas"
+    ),
+    "LOptR": _learned(LOptR, "learned, steps of the size of the mean delta; any K", source=""),
+    "LAggR": _learned(
+        LAggR, "the same with statistics of the workers; any K", source=""
     ),
     "LocalSGD": OptimizerEntry(rules.averaging, "mean of the workers' weights", "Stich 2019"),
     "OuterSGD": OptimizerEntry(

@@ -133,10 +133,10 @@ class AdaFeatures:
     def update(
         self, theta: PyTree, accumulators: AdaAccumulators, delta: jax.Array
     ) -> AdaAccumulators:
-        momentum_decays = self._decays(theta, "momentum_decays")
+        momentum_decays = self.decays(theta, "momentum_decays")
         # A meta-learned decay may leave [0, 1]; squares must not be averaged with it then.
-        second_decays = jnp.clip(self._decays(theta, "second_moment_decays"), 0.0, 1.0)
-        factor_decays = jnp.clip(self._decays(theta, "adafactor_decays"), 0.0, 1.0)
+        second_decays = jnp.clip(self.decays(theta, "second_moment_decays"), 0.0, 1.0)
+        factor_decays = jnp.clip(self.decays(theta, "adafactor_decays"), 0.0, 1.0)
         squares = jnp.square(delta) + _SQUARE_FLOOR
         axes = factored_axes(delta.shape)
         if axes is None:
@@ -260,7 +260,7 @@ class AdaFeatures:
         order = all_dense(self.num_features(len(gradients)))
         return FeatureParts(view, list(map(view.arrange, arrays)), dense, None, None, order)
 
-    def _decays(self, theta: PyTree, name: str) -> jax.Array:
+    def decays(self, theta: PyTree, name: str) -> jax.Array:
         initial = jnp.asarray(getattr(self, name), jnp.float32)
         return 1.0 - jnp.exp(jnp.log(1.0 - initial) + 10.0 * theta[name])
 

@@ -44,7 +44,7 @@ def blockwise_step(
     theta: PyTree,
     parts: FeatureParts,
     time: jax.Array,
-    step: Callable[[jax.Array, jax.Array], jax.Array],
+    step: Callable[..., jax.Array],
     num_gradients: int,
     base: jax.Array | None = None,
 ) -> jax.Array:
@@ -53,8 +53,8 @@ def blockwise_step(
     Args:
       theta: weights of the MLP, from `init_mlp`.
       parts: the features.
-      time: time features, [11].
-      step: from direction and log-magnitude, of one shape, to what is to be added.
+      time: time features, [11] or [0].
+      step: from the MLP's outputs, of one shape, to what is to be added.
       num_gradients: how many of the first features are gradient inputs; where all of them are
         zero nothing is added.
       base: the tensor, shape s, to which to add the step; None returns the step alone.

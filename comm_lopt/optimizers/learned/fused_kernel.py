@@ -49,7 +49,7 @@ def fused_step(
     theta: PyTree,
     parts: FeatureParts,
     time: jax.Array,
-    step: Callable[[jax.Array, jax.Array], jax.Array],
+    step: Callable[..., jax.Array],
     num_gradients: int,
     base: jax.Array | None = None,
     interpret: bool = False,
@@ -225,17 +225,17 @@ def _dense_rows(parts: FeatureParts, inputs: PyTree, block: _Block) -> list[jax.
     return [by_row[row][piece] for piece, count in enumerate(rows) for row in range(count)]
 
 
-def _after_first_layer(others: Sequence[Any], hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Direction and log-magnitude, each [block], from the first layer's sums, [hidden, block]."""
+def _after_first_layer(others: Sequence[Any], hidden: jax.Array) -> list[jax.Array]:
+    """The MLP's outputs, each [block], from the first layer's sums, [hidden, block]."""
     *middle, last, last_bias = others
     hidden = jax.nn.relu(hidden)
     for weights, bias in zip(middle[::2], middle[1::2], strict=True):
         out = jnp.dot(weights[...], hidden, precision=jax.lax.Precision.HIGHEST)
         hidden = jax.nn.relu(out + bias[...])
-    direction, magnitude = (
-        jnp.sum(last[unit, :][:, None] * hidden, axis=0) + last_bias[unit, 0] for unit in (0, 1)
-    )
-    return direction, magnitude
+    return [
+        jnp.sum(last[unit, :][:, None] * hidden, axis=0) + last_bias[unit, 0]
+        for unit in range(last.shape[0])
+    ]
 
 
 def _padded(layers: list[Layer]) -> list[Layer]:

@@ -20,7 +20,7 @@ from comm_lopt.optimizers.learned.per_parameter_mlp import any_moved, apply_mlp,
 __all__ = ["IMPLEMENTATIONS", "kernel_works", "learned_step"]
 
 PyTree = Any
-Step = Callable[[jax.Array, jax.Array], jax.Array]
+Step = Callable[..., jax.Array]
 
 IMPLEMENTATIONS = ("auto", "plain", "blockwise", "kernel")
 
@@ -49,8 +49,8 @@ def learned_step(
       theta: weights of the MLP, from `init_mlp`.
       tensor: accumulators after this round's update, parameter [*s], mean Δ [*s] and gradient
         inputs [n, *s], as for `FeatureSet.features`.
-      time: time features, [11].
-      step: from direction and log-magnitude, of one shape, to what is to be added.
+      time: time features, [11] or [0].
+      step: from the MLP's outputs, of one shape, to what is to be added.
       added: whether to return the sum of parameter and step.
 
     Raises:

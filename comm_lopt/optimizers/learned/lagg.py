@@ -8,13 +8,13 @@ import gin
 
 from comm_lopt.optimizers.learned.ada_features import AdaFeatures
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
-from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
+from comm_lopt.optimizers.learned.multiplicative import MultiplicativeRule
 
 __all__ = ["LAgg", "LAggA"]
 
 
 @gin.configurable(module="comm_lopt")
-class LAggA(GlobalLearnedOptimizer):
+class LAggA(MultiplicativeRule):
     """Ada features with the K worker deltas as gradient inputs: 27 + K + 11 inputs.
 
     The accumulators are fed the mean Δ. K is part of theta's shape: 2,626 MLP weights at
@@ -24,7 +24,7 @@ class LAggA(GlobalLearnedOptimizer):
     Args:
       num_workers: K.
       features: the feature set with its decays; `AdaFeatures()` if None.
-      **sizes: see `GlobalLearnedOptimizer`.
+      **sizes: see `MultiplicativeRule`.
     """
 
     feature_set = AdaFeatures
@@ -34,13 +34,13 @@ class LAggA(GlobalLearnedOptimizer):
 
 
 @gin.configurable(module="comm_lopt")
-class LAgg(GlobalLearnedOptimizer):
+class LAgg(MultiplicativeRule):
     """Momentum features with the K worker deltas as gradient inputs; LAgg-A's ablation.
 
     Args:
       num_workers: K.
       features: the feature set with its decays; `MomentumFeatures()` if None.
-      **sizes: see `GlobalLearnedOptimizer`.
+      **sizes: see `MultiplicativeRule`.
     """
 
     feature_set = MomentumFeatures

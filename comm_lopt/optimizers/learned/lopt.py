@@ -8,20 +8,20 @@ import gin
 
 from comm_lopt.optimizers.learned.ada_features import AdaFeatures
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
-from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
+from comm_lopt.optimizers.learned.multiplicative import MultiplicativeRule
 
 __all__ = ["LOpt", "LOptA"]
 
 
 @gin.configurable(module="comm_lopt")
-class LOptA(GlobalLearnedOptimizer):
+class LOptA(MultiplicativeRule):
     """Ada features of the mean Δ: 28 + 11 inputs, 2,402 MLP weights, 7 decays.
 
     Works for any K. (Joseph et al. 2025, section 4.1.)
 
     Args:
       features: the feature set with its decays; `AdaFeatures()` if None.
-      **sizes: see `GlobalLearnedOptimizer`.
+      **sizes: see `MultiplicativeRule`.
     """
 
     feature_set = AdaFeatures
@@ -31,12 +31,12 @@ class LOptA(GlobalLearnedOptimizer):
 
 
 @gin.configurable(module="comm_lopt")
-class LOpt(GlobalLearnedOptimizer):
+class LOpt(MultiplicativeRule):
     """Momentum features of the mean Δ: 8 + 11 inputs; LOpt-A's ablation.
 
     Args:
       features: the feature set with its decays; `MomentumFeatures()` if None.
-      **sizes: see `GlobalLearnedOptimizer`.
+      **sizes: see `MultiplicativeRule`.
     """
 
     feature_set = MomentumFeatures

@@ -14,19 +14,22 @@ PyTree = Any
 _NORMALISER_EPSILON = 1e-5
 
 
-def init_mlp(key: jax.Array, num_inputs: int, hidden_size: int, hidden_layers: int) -> PyTree:
+def init_mlp(
+    key: jax.Array, num_inputs: int, hidden_size: int, hidden_layers: int, num_outputs: int = 2
+) -> PyTree:
     """Initial weights: truncated normal of standard deviation 1/√fan-in, biases zero.
 
     Args:
       key: random key.
-      num_inputs: F + 11, features and time features.
+      num_inputs: F + 11, features and time features, or F without these.
       hidden_size: width of the hidden layers.
       hidden_layers: number of hidden layers.
+      num_outputs: O; a published rule has two, direction and log-magnitude.
 
     Returns:
-      dict of `w0`, `b0`, `w1`, ...; the last layer has two outputs.
+      dict of `w0`, `b0`, `w1`, ...
     """
-    sizes = [num_inputs, *[hidden_size] * hidden_layers, 2]
+    sizes = [num_inputs, *[hidden_size] * hidden_layers, num_outputs]
     theta = {}
     keys = jax.random.split(key, len(sizes) - 1)
     for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
@@ -62,7 +65,7 @@ def folded_layers(theta: PyTree, mean_squares: jax.Array, time: jax.Array) -> li
     Args:
       theta: weights from `init_mlp`.
       mean_squares: mean(x_f²) over the tensor, [F].
-      time: time features, [11].
+      time: time features, [11]; [0] for a rule that does not see the time.
     """
     num_features = len(mean_squares)
     scale = jax.lax.rsqrt(mean_squares + _NORMALISER_EPSILON)
@@ -74,7 +77,7 @@ def folded_layers(theta: PyTree, mean_squares: jax.Array, time: jax.Array) -> li
 
 
 def after_first_layer(layers: list[Layer], hidden: jax.Array) -> jax.Array:
-    """From the first layer's units [hidden, *s] to direction and log-magnitude [2, *s].
+    """From the first layer's units [hidden, *s] to the outputs [O, *s].
 
     Args:
       layers: the layers after the first.
@@ -94,18 +97,18 @@ def any_moved(mean_squares: jax.Array, num_gradients: int) -> jax.Array:
 def apply_mlp(
     theta: PyTree, features: jax.Array, mean_squares: jax.Array, time: jax.Array
 ) -> jax.Array:
-    """Direction d and log-magnitude m of every parameter of a tensor of shape s.
+    """The MLP's outputs for every parameter of a tensor of shape s.
 
     Args:
       theta: weights from `init_mlp`.
       features: not normalised, [F, *s].
       mean_squares: mean(x_f²) over the tensor, [F].
-      time: time features, [11].
+      time: time features, [11] or [0].
 
     Returns:
-      [2, *s]: d and m.
+      [O, *s]; of a published rule direction d and log-magnitude m.
     """
     flat = features.reshape(len(features), -1)
     first, *others = folded_layers(theta, mean_squares, time)
     hidden = jax.nn.relu(first.weights @ flat + first.bias)
-    return after_first_layer(others, hidden).reshape(2, *features.shape[1:])
+    return after_first_layer(others, hidden).reshape(-1, *features.shape[1:])

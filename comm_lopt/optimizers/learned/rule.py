@@ -1,7 +1,8 @@
-"""Learned global rules: one small MLP, shared by all parameters, applied once a round."""
+"""What all learned global rules share: one small MLP, applied to every parameter once a round."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -10,25 +11,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from comm_lopt.checks import (
-    require_at_least_one,
-    require_choice,
-    require_range,
-    require_same_workers,
-)
+from comm_lopt.checks import require_at_least_one, require_choice
 from comm_lopt.optimizers.as_upstream import GlobalOptimizer
 from comm_lopt.optimizers.full_precision import in_full_precision
-from comm_lopt.optimizers.learned.features import TIME_SCALES, FeatureSet, time_features
-from comm_lopt.optimizers.learned.implementations import IMPLEMENTATIONS, learned_step
-from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
+from comm_lopt.optimizers.learned.features import FeatureSet
+from comm_lopt.optimizers.learned.implementations import IMPLEMENTATIONS
 from comm_lopt.optimizers.learned.sharded import in_auto_mode
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
 __all__ = ["GlobalLearnedOptimizer", "LearnedRuleState"]
 
 PyTree = Any
-
-_ABSENT = ("refuse", "mean")
 
 
 class LearnedRuleState(NamedTuple):
@@ -45,59 +38,38 @@ class LearnedRuleState(NamedTuple):
 
 
 class GlobalLearnedOptimizer(LearnedOptimizer):
-    """Meta-learned rule p ← p − λ1 · d · exp(λ2 · m), where [d, m] = MLP(features of p).
-
-    (Joseph et al. 2025, section 4; the architecture is that of Metz et al. 2022.) Theta is
-    {"features": shifts of the decays, "mlp": weights}.
+    """A learned rule with accumulators and features of each tensor, and an MLP that they go into.
 
     A tensor whose Δ is exactly zero everywhere, on all workers, stays where it is: it was frozen
     in the local steps, and momenta of other rounds are not to move it.
 
     Args:
       features: the feature set; that of the class, with its gin bindings, if None.
-      num_workers: K if the gradient inputs are the K worker deltas (then K is part of theta's
-        shape), None if the one gradient input is the mean Δ.
       hidden_size: width of the MLP.
       hidden_layers: its number of hidden layers.
-      step_multiplier: λ1.
-      exponent_multiplier: λ2.
       implementation: how steps are computed, all with the same result: "auto", "plain",
         "blockwise" or "kernel"; see `learned_step`.
-      absent_workers: what stands for the delta of a worker that was absent from a round, where
-        the K worker deltas are inputs: "refuse" takes no such round, "mean" fills in the mean Δ.
 
     Raises:
-      ValueError: a size below 1, a multiplier not above 0, or an unknown choice.
+      ValueError: a size below 1, or an unknown implementation.
     """
 
     feature_set: ClassVar[type[Any]]
     """The class's feature set; theta's header has its arguments."""
 
+    num_workers: int | None = None
+    """The only K it works for, where its inputs are K worker deltas."""
+
+    needs_worker_squares = False
+    """Whether the rule needs the second moment over workers of their deltas."""
+
     def __init__(
-        self,
-        features: FeatureSet | None = None,
-        num_workers: int | None = None,
-        hidden_size: int = 32,
-        hidden_layers: int = 2,
-        step_multiplier: float = 0.001,
-        exponent_multiplier: float = 0.001,
-        implementation: str = "auto",
-        absent_workers: str = "refuse",
+        self, features: FeatureSet | None, hidden_size: int, hidden_layers: int, implementation: str
     ):
-        if num_workers is not None:
-            num_workers = require_at_least_one("num_workers", num_workers, "workers")
         self.implementation = require_choice("implementation", implementation, IMPLEMENTATIONS)
-        self.absent_workers = require_choice("absent_workers", absent_workers, _ABSENT)
         self.features: FeatureSet = self.feature_set() if features is None else features
-        self.num_workers = num_workers
         self.hidden_size = require_at_least_one("hidden_size", hidden_size, "hidden units")
         self.hidden_layers = require_at_least_one("hidden_layers", hidden_layers, "hidden layers")
-        self.step_multiplier = require_range(
-            "step_multiplier", step_multiplier, 0.0, exclude_low=True
-        )
-        self.exponent_multiplier = require_range(
-            "exponent_multiplier", exponent_multiplier, 0.0, exclude_low=True
-        )
 
     @property
     def name(self) -> str:
@@ -110,16 +82,11 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
 
     def hparams(self) -> dict[str, Any]:
         """The arguments that decide theta's shape and meaning, as they go into its header."""
-        sizes: dict[str, Any] = {
+        return {
             "hidden_size": self.hidden_size,
             "hidden_layers": self.hidden_layers,
-            "step_multiplier": self.step_multiplier,
-            "exponent_multiplier": self.exponent_multiplier,
             "features": dataclasses.asdict(self.features),  # type: ignore[call-overload]
         }
-        if self.num_workers is not None:
-            sizes["num_workers"] = self.num_workers
-        return sizes
 
     @classmethod
     def from_hparams(cls, hparams: Mapping[str, Any]) -> Self:
@@ -127,14 +94,8 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         sizes = dict(hparams)
         return cls(features=cls.feature_set(**sizes.pop("features")), **sizes)
 
-    def init(self, key: jax.Array) -> PyTree:
-        """Random initial theta."""
-        num_gradients = self.num_workers or 1
-        num_inputs = self.features.num_features(num_gradients) + len(TIME_SCALES)
-        return {
-            "features": self.features.init_theta(),
-            "mlp": init_mlp(key, num_inputs, self.hidden_size, self.hidden_layers),
-        }
+    def require_no_absence(self) -> None:
+        """Raises ValueError unless the rule can do without some of the workers."""
 
     def transformation(
         self, theta: PyTree, full_precision: bool = True
@@ -183,9 +144,8 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         params: PyTree,
         *,
         added: bool,
-        worker_deltas: PyTree = None,
         worker_weights: jax.Array | None = None,
-        **extra: Any,
+        **of_workers: PyTree,
     ) -> tuple[PyTree, LearnedRuleState]:
         """What `transformation`'s update computes, on parameters of at least float32.
 
@@ -195,24 +155,18 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
           state: of the round before.
           params: W.
           added: return W' = W + the steps instead of the steps, which spares an array of W's size.
-          worker_deltas: [K, ...].
           worker_weights: [K].
-          **extra: they play no part.
+          **of_workers: what else is known of the workers, of which a rule takes what it needs.
         """
-        del extra
         treedef: Any = jax.tree.structure(params)
         deltas = treedef.flatten_up_to(delta)
-        if self.num_workers is None:
-            gradients: list[Any] = [None] * len(deltas)
-        else:
-            self._check_workers(worker_deltas, worker_weights)
-            gradients = treedef.flatten_up_to(worker_deltas)
-        time = time_features(state.count)
+        seen = self._seen_of_workers(treedef, worker_weights, **of_workers)
+        time = self._time(state.count)
         accumulators = self._one_for_each_tensor(state.accumulators, treedef)
         new = [
             self._after_round(theta, *tensor, worker_weights, time, added=added)
             for tensor in zip(
-                treedef.flatten_up_to(params), deltas, gradients, accumulators, strict=True
+                treedef.flatten_up_to(params), deltas, seen, accumulators, strict=True
             )
         ]
         trees = self._fields_of_trees([accumulators for _, accumulators in new], treedef)
@@ -225,7 +179,7 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         theta: PyTree,
         param: jax.Array,
         delta: jax.Array,
-        gradients: jax.Array | None,
+        seen: jax.Array | None,
         accumulators: PyTree,
         worker_weights: jax.Array | None,
         time: jax.Array,
@@ -236,45 +190,40 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         if param.size == 0:
             return param if added else jnp.zeros_like(param), accumulators
         weights, delta = (jnp.asarray(array, jnp.float32) for array in (param, delta))
-        if gradients is None:
-            gradients = delta[None]
-        else:
-            gradients = jnp.asarray(gradients, jnp.float32)
-            if worker_weights is not None:
-                there = worker_weights.reshape(-1, *[1] * delta.ndim) > 0
-                gradients = jnp.where(there, gradients, delta[None])
-        accumulators = self.features.update(theta["features"], accumulators, delta)
+        gradients = self._gradient_inputs(delta, seen, worker_weights)
+        accumulators = self.features.update(self._shifts(theta), accumulators, delta)
         tensor = (accumulators, weights, delta, gradients)
-        out = learned_step(
-            self.implementation, self.features, theta["mlp"], tensor, time, self._step, added
-        )
-        return out.astype(param.dtype), accumulators
+        return self._stepped(theta, tensor, time, added).astype(param.dtype), accumulators
 
-    def _step(self, direction: jax.Array, magnitude: jax.Array) -> jax.Array:
-        """−λ1 · d · exp(λ2 · m)."""
-        scale = jnp.exp(magnitude * self.exponent_multiplier)
-        return -self.step_multiplier * (direction * scale)
+    @abc.abstractmethod
+    def _time(self, count: jax.Array) -> jax.Array:
+        """What the MLP is told of the number of rounds done, [11] or [0]."""
 
-    def _check_workers(self, worker_deltas: PyTree, worker_weights: jax.Array | None) -> None:
-        if worker_deltas is None:
-            raise ValueError(
-                f"{self.name} needs each worker's delta, and none is given; build the task family "
-                "with LocalSGDTaskFamily(..., worker_deltas=True), or in a loop of your own pass "
-                "update(..., worker_deltas=...)."
-            )
-        for found in {leaf.shape[0] for leaf in jax.tree.leaves(worker_deltas)}:
-            require_same_workers(self.name, self.num_workers, found)
-        if worker_weights is not None:
-            self.require_no_absence()
+    @abc.abstractmethod
+    def _stepped(self, theta: PyTree, tensor: tuple, time: jax.Array, added: bool) -> jax.Array:
+        """The step of a tensor, as `learned_step` takes it, or what it comes to."""
 
-    def require_no_absence(self) -> None:
-        """Raises ValueError unless the rule can do without some of the workers' deltas."""
-        if self.needs_worker_deltas and self.absent_workers == "refuse":
-            raise ValueError(
-                f"{self.name} sees a fixed number of {self.num_workers} workers, of which some may "
-                'be absent from a round; build it with absent_workers="mean", which gives it the '
-                "mean Δ in their place, let all take part, or use LOptA."
-            )
+    def _seen_of_workers(
+        self, treedef: Any, worker_weights: jax.Array | None, **of_workers: PyTree
+    ) -> list[Any]:
+        """What the rule sees of the workers beside the mean Δ, for each tensor.
+
+        Raises:
+          ValueError: something that it needs is missing.
+        """
+        del worker_weights, of_workers
+        return [None] * treedef.num_leaves
+
+    def _gradient_inputs(
+        self, delta: jax.Array, seen: jax.Array | None, worker_weights: jax.Array | None
+    ) -> jax.Array:
+        """The gradient inputs of a tensor, [n, *s]."""
+        del seen, worker_weights
+        return delta[None]
+
+    def _shifts(self, theta: PyTree) -> PyTree:
+        """The shifts of the decays."""
+        return theta["features"]
 
     def _fields_of_trees(self, accumulators: list[Any], treedef: Any) -> Any:
         """From a named tuple for each tensor to one of trees."""
