@@ -50,8 +50,9 @@ class Method:
       make_rule: the rule for given hyperparameters.
       local_optimizer: name of the local optimizer.
       make_local_opt: the local optimizer for given hyperparameters, without "local_" before them.
-      sends: what a worker sends: "mean" (it takes part in an average of deltas), "worker_deltas"
-        (all receive each one's), or "gradient" (one, of its H batches; no local steps).
+      sends: what a worker sends: "mean" (it takes part in an average of deltas),
+        "mean_and_squares" (and in one of their squares), "worker_deltas" (all receive each one's),
+        or "gradient" (one, of its H batches; no local steps).
       workers: "all" K of them, or "one" on the examples of all.
       hparams: values and their sources; those of the local optimizer begin with "local_".
       grid: what a sweep tries by default, by hyperparameter.
@@ -168,6 +169,7 @@ class Method:
             local_learning_rate=None,
             local_state_persists=self.local_state_persists,
             worker_deltas=self.sends == "worker_deltas",
+            worker_squares=self.sends == "mean_and_squares",
             partition=problem.partition,
             participation=problem.participation,
         )
@@ -216,6 +218,7 @@ def checked_name(name: str) -> str:
 
 FAMILIES: Mapping[tuple[Sends, Workers], type[LocalSGDTaskFamily]] = {
     ("mean", "all"): LocalSGDTaskFamily,
+    ("mean_and_squares", "all"): LocalSGDTaskFamily,
     ("worker_deltas", "all"): LocalSGDTaskFamily,
     ("gradient", "all"): DataParallelTaskFamily,
     ("mean", "one"): SingleWorkerTaskFamily,
@@ -276,7 +279,9 @@ def learned(
     name = type(learned_opt).__name__
     entry = OPTIMIZERS.get(name) or OptimizerEntry(type(learned_opt), "", "")
     deltas = getattr(learned_opt, "needs_worker_deltas", False)
-    entry = dataclasses.replace(entry, sends="worker_deltas" if deltas else "mean")
+    squares = getattr(learned_opt, "needs_worker_squares", False)
+    sends: Sends = "worker_deltas" if deltas else "mean_and_squares" if squares else "mean"
+    entry = dataclasses.replace(entry, sends=sends)
     method = dataclasses.replace(
         _method(label or name, name, _no_arguments, entry, local_opt),
         make_rule=lambda **chosen: _rebuilt(learned_opt, chosen).opt_fn(theta),

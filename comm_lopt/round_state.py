@@ -12,21 +12,23 @@ PyTree = Any
 class RoundState(NamedTuple):
     """Model state, and what a round hands on beside it.
 
-    Worker deltas and weights exist only between the task's loss and the rule's update: what is
-    K times as large as the parameters is never stored. Only `model_state` is evaluated, and only
-    it and Δ are sent.
+    Worker deltas, squares and weights exist only between the task's loss and the rule's update:
+    they are never stored. Only `model_state` is evaluated.
 
     Attributes:
       model_state: the inner task's model state, merged over workers.
       worker_deltas: like the parameters with a leading K; before − after of each worker.
       worker_weights: [K], 0 for a worker that was absent; None where all take part in all rounds.
       local_opt_states: local optimizer states with a leading K, where they outlive a round.
+      worker_squares: like the parameters; the (weighted) mean over workers of the squares of
+        their deltas.
     """
 
     model_state: PyTree
     worker_deltas: PyTree = None
     worker_weights: PyTree = None
     local_opt_states: PyTree = None
+    worker_squares: PyTree = None
 
 
 def round_state(state: PyTree) -> RoundState:
@@ -44,4 +46,4 @@ def between_rounds(state: PyTree) -> PyTree:
     whole = round_state(state)
     if whole.local_opt_states is None:
         return whole.model_state
-    return whole._replace(worker_deltas=None, worker_weights=None)
+    return RoundState(whole.model_state, local_opt_states=whole.local_opt_states)

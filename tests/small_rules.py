@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.registry import OPTIMIZERS
+from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.upstream import LearnedOptimizer
 
 K = 3
 TIMES_TRACED: collections.Counter[str] = collections.Counter()
@@ -18,6 +21,27 @@ DESIGNED = [name for name in NAMES if not OPTIMIZERS[name].is_learned]
 # One entry of each rule: several stand there more than once, with other hyperparameters.
 RULES = sorted({OPTIMIZERS[name].make: name for name in reversed(NAMES)}.values())
 NEEDS_WORKERS = [name for name in NAMES if OPTIMIZERS[name].sends == "worker_deltas"]
+NEEDS_SQUARES = [name for name in NAMES if OPTIMIZERS[name].sends == "mean_and_squares"]
+NEEDS_THE_MEAN_ALONE = [name for name in NAMES if OPTIMIZERS[name].sends in ("mean", "gradient")]
+
+
+class AlongRoots(LearnedOptimizer):
+    """Steps by −rate · √q, where q is the mean over workers of the squares of their deltas."""
+
+    needs_worker_squares = True
+    name = "AlongRoots"
+
+    def init(self, key):
+        return {"rate": jnp.float32(0.1)}
+
+    def transformation(self, theta):
+        def update(delta, state, params=None, *, worker_squares, **extra):
+            return jax.tree.map(lambda q: -theta["rate"] * jnp.sqrt(q), worker_squares), state
+
+        return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+
+    def opt_fn(self, theta, is_training=False):
+        return as_upstream(self.transformation(theta), self.name)
 
 
 def learned_optimizer(name, **arguments):
@@ -61,8 +85,9 @@ def step(transformation, params, state, a_round):
     """The parameters and the state after an update."""
     delta, workers = a_round
     updates, state = transformation.update(
-        delta, state, params, worker_deltas=workers, value=jnp.float32(1.0)
-    )
+        delta, state, params, worker_deltas=workers, worker_squares=mean_of_squares(workers),
+        value=jnp.float32(1.0),
+    )  # fmt: skip
     return optax.apply_updates(params, updates), state
 
 

@@ -11,6 +11,7 @@ import pytest
 import comm_lopt  # isort: skip
 
 from learned_optimization.learned_optimizers.adafac_mlp_lopt import AdafacMLPLOpt
+from small_rules import AlongRoots
 
 from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.meta_test.problem import Problem
@@ -227,6 +228,16 @@ def test_worker_deltas_with_absent_workers_filled_in_are_accepted():
     method = learned(learned_opt, theta_of(learned_opt), absent_workers="mean")
     method.check(problem(participation=0.5))
     assert method.describe()["hparams"]["absent_workers"] == "mean"
+
+
+def test_rule_that_needs_the_workers_squares_gets_them_whoever_is_absent():
+    learned_opt = AlongRoots()
+    method = learned(learned_opt, theta_of(learned_opt), local_learning_rate=0.1)
+    divided = problem(participation=1)
+    method.check(divided)
+    assert method.describe()["sends"] == "mean_and_squares"
+    family, _ = method.build(divided, {})
+    assert (family.worker_squares, family.worker_deltas) == (True, False)
 
 
 def test_implementation_can_be_chosen_when_theta_is_used():

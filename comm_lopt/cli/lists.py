@@ -37,7 +37,12 @@ def _tasks(arguments: argparse.Namespace) -> None:
 
 def _optimizers(arguments: argparse.Namespace) -> None:
     del arguments
-    sent = {"mean": "delta", "worker_deltas": "delta to all", "gradient": "a gradient"}
+    sent = {
+        "mean": "delta",
+        "mean_and_squares": "delta, square",
+        "worker_deltas": "delta to all",
+        "gradient": "a gradient",
+    }
     columns = "{:<18} {:<13} {:<12} {:<24} {}"
     print(columns.format("optimizer", "workers send", "local steps", "source", ""))
     for name, entry in comm_lopt.OPTIMIZERS.items():

@@ -265,10 +265,10 @@ def advance_run(
 def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
     """What a worker sends and receives: parameters and the floats of the model state.
 
-    Without any compression, and through an all-reduce or a server that sends back one mean. Each
-    worker that needs all K deltas receives them all and takes the global step itself. The one
-    worker of `workers="one"` is taken to be spread over K machines, which exchange gradients and
-    state at each of the H local steps.
+    Without any compression, and through an all-reduce or a server that sends back one mean, or two
+    where that of the squares is needed too. Each worker that needs all K deltas receives them all
+    and takes the global step itself. The one worker of `workers="one"` is taken to be spread over
+    K machines, which exchange gradients and state at each of the H local steps.
     """
 
     def params_and_state(key: jax.Array) -> tuple:
@@ -276,7 +276,8 @@ def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
         return task.init_with_state(key)
 
     params, state = jax.eval_shape(params_and_state, jax.random.PRNGKey(0))
-    sent = _float_bytes(params) + _float_bytes(state)
+    means = 2 if method.sends == "mean_and_squares" else 1
+    sent = means * _float_bytes(params) + _float_bytes(state)
     received = sent
     if method.sends == "worker_deltas":
         received = problem.num_workers * _float_bytes(params) + _float_bytes(state)

@@ -33,7 +33,6 @@ from comm_lopt.meta_train.run import Run, RunParts
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
-from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.theta import load_theta, theta_file
 
 __all__ = ["check_fit", "meta_train"]
@@ -41,17 +40,22 @@ __all__ = ["check_fit", "meta_train"]
 PyTree = Any
 
 _CHECKPOINTS = "checkpoints"
+_OF_WORKERS = {
+    "worker_deltas": "each worker's delta",
+    "worker_squares": "the mean of the workers' squared deltas",
+}
 
 
 def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOptimizer) -> None:
     """Raises ValueError unless the family hands on what the optimizer needs of its workers."""
+    for name, needed in _OF_WORKERS.items():
+        if getattr(learned_opt, f"needs_{name}", False) and not getattr(task_family, name, False):
+            raise ValueError(
+                f"{learned_opt.name} needs {needed} and the task family {task_family.name} gives "
+                f"none; set LocalSGDTaskFamily.{name} = True."
+            )
     if not isinstance(learned_opt, GlobalLearnedOptimizer) or not learned_opt.needs_worker_deltas:
         return
-    if not isinstance(task_family, LocalSGDTaskFamily) or not task_family.worker_deltas:
-        raise ValueError(
-            f"{learned_opt.name} needs each worker's delta and the task family "
-            f"{task_family.name} gives none; set LocalSGDTaskFamily.worker_deltas = True."
-        )
     require_same_workers(learned_opt.name, learned_opt.num_workers, task_family.num_workers)
     if task_family.participation is not None:
         learned_opt.require_no_absence()

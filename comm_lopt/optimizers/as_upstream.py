@@ -89,6 +89,7 @@ class GlobalOptimizer(Optimizer):
             opt_state.params,
             worker_deltas=carried.worker_deltas,
             worker_weights=carried.worker_weights,
+            worker_squares=carried.worker_squares,
             value=loss,
         )
         return GlobalOptimizerState(

@@ -46,7 +46,7 @@ def every_h_steps(
     `outer` is any rule of this package, learned ones included, or of optax: `optax.sgd(0.5)` makes
     it Lookahead (Zhang et al. 2019, algorithm 1), `nesterov(0.7, 0.8)` around `optax.adamw` DiLoCo
     with one worker (Thérien et al. 2025), and around SGD or Muon SNOO (Kallusky et al. 2025). A
-    rule for K = 1 worker deltas gets Δ as that one.
+    rule for K = 1 worker deltas gets Δ as that one, and Δ² as the mean of the workers' squares.
 
     The parameters are those that a model trains with and are saved as they are. The updates
     must be applied as they come, so that learning rates, schedules and weight decay stand inside
@@ -95,8 +95,9 @@ def every_h_steps(
                 start,
             )
             workers = jax.tree.map(lambda d: d[None], delta)
+            squares = jax.tree.map(jnp.square, delta)
             outer_steps, outer_state = outer.update(
-                delta, outer_state, start, worker_deltas=workers
+                delta, outer_state, start, worker_deltas=workers, worker_squares=squares
             )
             wanted = optax.apply_updates(start, outer_steps)
             steps = jax.tree.map(

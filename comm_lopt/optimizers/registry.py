@@ -15,7 +15,7 @@ from comm_lopt.upstream import LearnedOptimizer
 
 __all__ = ["OPTIMIZERS", "OptimizerEntry", "Sends", "Workers", "optimizer_entry"]
 
-Sends = Literal["mean", "worker_deltas", "gradient"]
+Sends = Literal["mean", "mean_and_squares", "worker_deltas", "gradient"]
 Workers = Literal["all", "one"]
 
 _RATES = (4.0, 2.0, 1.0, 0.5, 0.3, 0.1, 0.05, 0.01, 0.005, 0.001, 0.0005, 0.0001)
@@ -94,7 +94,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     ),
     "LOptR": _learned(LOptR, "learned, steps of the size of the mean delta; any K", source=""),
     "LAggR": _learned(
-        LAggR, "the same with statistics of the workers; any K", source=""
+        LAggR, "the same with statistics of the workers; any K", "mean_and_squares", source=""
     ),
     "LocalSGD": OptimizerEntry(rules.averaging, "mean of the workers' weights", "Stich 2019"),
     "OuterSGD": OptimizerEntry(

@@ -47,7 +47,8 @@ class DataParallelTaskFamily(LocalSGDTaskFamily):
     optimizer takes part.
 
     Raises:
-      ValueError: worker deltas or lasting local states are asked for, which there are none of.
+      ValueError: worker deltas, their squares or lasting local states are asked for, which there
+        are none of.
     """
 
     kind = "DataParallel"
@@ -55,9 +56,9 @@ class DataParallelTaskFamily(LocalSGDTaskFamily):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if self.worker_deltas or self.local_state_persists:
+        if self.worker_deltas or self.worker_squares or self.local_state_persists:
             raise ValueError(
                 "data-parallel workers take no local steps, so that there are no worker deltas or "
-                "local optimizer states to hand on; leave worker_deltas and local_state_persists "
-                "False, or use LocalSGDTaskFamily."
+                "local optimizer states to hand on; leave worker_deltas, worker_squares and "
+                "local_state_persists False, or use LocalSGDTaskFamily."
             )

@@ -24,7 +24,14 @@ from jax.experimental import checkify
 from comm_lopt.precision import widened
 from comm_lopt.upstream import Task
 
-__all__ = ["WORKER_AXIS", "RoundOutput", "local_round", "mean_over_workers", "weighted_mean"]
+__all__ = [
+    "WORKER_AXIS",
+    "RoundOutput",
+    "local_round",
+    "mean_of_squares",
+    "mean_over_workers",
+    "weighted_mean",
+]
 
 PyTree = Any
 
@@ -46,6 +53,8 @@ class RoundOutput(NamedTuple):
       worker_deltas: like `delta` with a leading K; before − after of each worker.
       model_state: like the model state; floats averaged over workers, integers kept.
       local_opt_states: [K, ...], the local optimizer's state of each worker.
+      worker_squares: like `delta`; q, the (weighted) mean over workers of the squares of their
+        deltas, if asked for.
     """
 
     loss: jax.Array
@@ -54,6 +63,7 @@ class RoundOutput(NamedTuple):
     worker_deltas: PyTree
     model_state: PyTree
     local_opt_states: PyTree
+    worker_squares: PyTree = None
 
 
 def local_round(
@@ -67,6 +77,7 @@ def local_round(
     num_local_steps: int,
     weights: jax.Array | None = None,
     local_opt_states: PyTree = None,
+    worker_squares: bool = False,
 ) -> RoundOutput:
     """Runs H local steps on each of K workers, all from the same weights.
 
@@ -74,9 +85,9 @@ def local_round(
 
       g = ∇ loss(W_h; batch[k, h]),   W_{h+1} = W_h + local_opt(g),
 
-    Δ_k = W_0 − W_H, and Δ = Σ_k w_k Δ_k / Σ_k w_k. Every worker and every local step has its own
-    random key. The steps are scanned, so that compile time does not depend on H. (Joseph et al.
-    2025, algorithm 1, lines 3 to 9.)
+    Δ_k = W_0 − W_H, Δ = Σ_k w_k Δ_k / Σ_k w_k and q = Σ_k w_k Δ_k² / Σ_k w_k. Every worker and
+    every local step has its own random key. The steps are scanned, so that compile time does not
+    depend on H. (Joseph et al. 2025, algorithm 1, lines 3 to 9.)
 
     Args:
       task: gives `loss_with_state`.
@@ -92,9 +103,10 @@ def local_round(
         nothing changes: Δ is 0.
       local_opt_states: [K, ...], states of the local optimizer that were kept from the round
         before; None starts it afresh.
+      worker_squares: also compute q; on a mesh that is a second all-reduce of W's size.
 
     Returns:
-      The round's losses, Δ, worker deltas, new model state and local optimizer states.
+      The round's losses, Δ, worker deltas, new model state and local optimizer states, and q.
 
     Raises:
       ValueError: a leaf of `batches` does not begin with [K, H], or workers cannot be divided
@@ -138,6 +150,7 @@ def local_round(
             deltas,
             mean_over_workers(states, weights),
             _of_those_there(opt_states, opt_states_after, weights),
+            mean_of_squares(deltas, weights) if worker_squares else None,
         )
 
     with _no_mesh_is_no_warning():
@@ -146,6 +159,8 @@ def local_round(
 
 def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
     """Σ_k w_k x_k / Σ_k w_k over the leading axis; 0 if all weights are 0.
+
+    What has no weight plays no part, be it not a number.
 
     Args:
       values: x, [K, ...].
@@ -158,10 +173,21 @@ def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
         weights = weights.astype(values.dtype)
         total = jnp.sum(weights)
         shares = weights / jnp.where(total > 0, total, 1)
+        values = jnp.where(_over_leading_axis(weights > 0, values), values, 0)
     if _is_on_one_device() and count <= _MOST_TERMS:
         # XLA's CPU backend sums terms that are written out eight times faster than along an axis.
         return sum(share * value for share, value in zip(shares, values, strict=True))
-    return jnp.sum(shares.reshape(-1, *[1] * (values.ndim - 1)) * values, axis=0)
+    return jnp.sum(_over_leading_axis(shares, values) * values, axis=0)
+
+
+def mean_of_squares(worker_deltas: PyTree, weights: jax.Array | None = None) -> PyTree:
+    """q = Σ_k w_k Δ_k² / Σ_k w_k, of at least float32; 0 if all weights are 0.
+
+    Args:
+      worker_deltas: Δ_k, a tree of arrays [K, ...].
+      weights: w, [K]; see `weighted_mean`.
+    """
+    return jax.tree.map(lambda d: weighted_mean(jnp.square(widened(d)), weights), worker_deltas)
 
 
 def mean_over_workers(states: PyTree, weights: jax.Array | None = None) -> PyTree:
@@ -197,9 +223,14 @@ def _of_those_there(before: PyTree, after: PyTree, weights: jax.Array | None) ->
         return after
 
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where((weights > 0).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+        return jnp.where(_over_leading_axis(weights > 0, new), new, old)
 
     return jax.tree.map(choose, before, after)
+
+
+def _over_leading_axis(of_workers: Any, values: jax.Array) -> Any:
+    """[K] as it is broadcast over values [K, ...]."""
+    return of_workers.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _mesh_for(num_workers: int) -> Any:

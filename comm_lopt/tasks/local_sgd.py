@@ -92,7 +92,7 @@ class LocalSGDTask(Task):
         Returns:
           mean over the K·H local steps of the training loss, weighted as the workers are, with
           gradient Δ; and the new model state, inside a `RoundState` where the family hands on
-          worker deltas, weights or local optimizer states.
+          worker deltas, their squares, weights or local optimizer states.
 
         Raises:
           NotImplementedError: the round is differentiated through.
@@ -166,6 +166,7 @@ class LocalSGDTask(Task):
             out.worker_deltas if family.worker_deltas else None,
             weights if family.participation is not None else None,
             out.local_opt_states if family.local_state_persists else None,
+            out.worker_squares,
         )
         if all(part is None for part in new_state[1:]):
             new_state = new_state.model_state
@@ -183,7 +184,7 @@ class LocalSGDTask(Task):
         family = self._family
         return local_round(
             self.inner, params, model_state, key, data, self.local_opt, family.num_workers,
-            family.num_local_steps, weights, opt_states,
+            family.num_local_steps, weights, opt_states, family.worker_squares,
         )  # fmt: skip
 
 
@@ -208,6 +209,8 @@ class LocalSGDTaskFamily(TaskFamily):
         draw from all of them (the paper's setting).
       participation: how many workers take part in a round, drawn anew each round: a count from 1
         to K, or a fraction of K between 0 and 1; None: all.
+      worker_squares: also hand the mean over workers of their deltas' squares to the rule (LAggR
+        needs it), as `worker_deltas` does.
 
     Raises:
       ValueError: K or H below 1, a worker's part smaller than a batch, a range that is none above
@@ -229,6 +232,7 @@ class LocalSGDTaskFamily(TaskFamily):
         worker_deltas: bool = False,
         partition: Partition | None = None,
         participation: float | None = None,
+        worker_squares: bool = False,
     ):
         if not isinstance(task_family, TaskFamily):
             raise TypeError(
@@ -244,6 +248,7 @@ class LocalSGDTaskFamily(TaskFamily):
         self.local_learning_rate = checked_rate(local_opt, local_learning_rate)
         self.local_state_persists = local_state_persists
         self.worker_deltas = worker_deltas
+        self.worker_squares = worker_squares
         self.partition = partition
         self.participation = checked_participation(participation, self.num_workers)
         self.datasets: Datasets | None = round_datasets(

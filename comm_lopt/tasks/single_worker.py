@@ -36,7 +36,7 @@ class SingleWorkerTask(LocalSGDTask):
         batches = jax.tree.map(lambda leaf: leaf[None], by_step(data))
         return local_round(
             union, params, model_state, key, batches, self.local_opt, 1,
-            family.num_local_steps, None, opt_states,
+            family.num_local_steps, None, opt_states, family.worker_squares,
         )  # fmt: skip
 
 

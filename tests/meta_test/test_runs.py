@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_rules import AlongRoots
 from small_tasks import SoftmaxRegression, assert_trees_equal, host_datasets, softmax_batches
 
 import comm_lopt
@@ -314,6 +315,8 @@ def test_bytes_are_counted_both_ways():
     assert bytes_per_round(hand_designed("LocalSGD"), problem) == (one_way, one_way)
     assert bytes_per_round(hand_designed("DataParallelSGD"), problem) == (one_way, one_way)
     assert bytes_per_round(aggregator, problem) == (one_way, 8 * params + state)
+    with_squares = learned(AlongRoots(), AlongRoots().init(jax.random.PRNGKey(0)))
+    assert bytes_per_round(with_squares, problem) == (2 * params + state, 2 * params + state)
     # One worker spread over eight machines exchanges gradients in each of its 4 local steps.
     assert bytes_per_round(hand_designed("DiLoCoK1"), problem) == (4 * one_way, 4 * one_way)
 

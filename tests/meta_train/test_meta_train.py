@@ -6,6 +6,7 @@ import gin
 import jax
 import numpy as np
 import pytest
+from small_rules import AlongRoots
 from small_run import SMALL
 
 import comm_lopt
@@ -121,6 +122,20 @@ def test_lagg_on_a_family_without_worker_deltas_is_refused_before_work(tmp_path)
     with pytest.raises(ValueError, match="worker_deltas = True"):
         meta_train(tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_rule_that_needs_squares_on_a_family_without_them_is_refused():
+    arguments = {"num_workers": 2, "num_local_steps": 2}
+    for family in (
+        comm_lopt.LocalSGDTaskFamily(comm_lopt.digits_mlp(), **arguments, worker_deltas=True),
+        comm_lopt.digits_mlp(),
+    ):
+        with pytest.raises(ValueError, match=r"AlongRoots needs .*worker_squares = True"):
+            check_fit(family, AlongRoots())
+    check_fit(
+        comm_lopt.LocalSGDTaskFamily(comm_lopt.digits_mlp(), **arguments, worker_squares=True),
+        AlongRoots(),
+    )
 
 
 def test_lagg_of_another_k_than_its_family_is_refused():

@@ -10,7 +10,8 @@ import pytest
 from small_rules import (
     LEARNED,
     NAMES,
-    NEEDS_WORKERS,
+    NEEDS_THE_MEAN_ALONE,
+    AlongRoots,
     compiled,
     learned_optimizer,
     make_params,
@@ -24,6 +25,7 @@ from small_tasks import assert_trees_equal
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.round_state import RoundState
+from comm_lopt.tasks.local_round import mean_of_squares
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
 # Optax's Adam fails under strict promotion.
@@ -50,9 +52,9 @@ def init(name, params):
 
 
 def a_round(params):
-    """Δ, and the round state with the worker deltas that it is the mean of."""
+    """Δ, and the round state with the worker deltas that it is the mean of, and their squares."""
     delta, workers = make_round(params)
-    return delta, RoundState(MODEL_STATE, workers)
+    return delta, RoundState(MODEL_STATE, workers, worker_squares=mean_of_squares(workers))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,11 +102,11 @@ def test_state_keeps_the_local_optimizer_states():
     carried = carried._replace(worker_weights=jnp.ones(3), local_opt_states=jnp.ones((3, 2)))
     kept = opt.get_state(opt.update(init("SlowMo", params), delta, model_state=carried))
     assert isinstance(kept, RoundState)
-    assert (kept.worker_deltas, kept.worker_weights) == (None, None)
+    assert kept == RoundState(MODEL_STATE, local_opt_states=carried.local_opt_states)
     np.testing.assert_array_equal(kept.local_opt_states, carried.local_opt_states)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in NEEDS_WORKERS])
+@pytest.mark.parametrize("name", NEEDS_THE_MEAN_ALONE)
 def test_worker_deltas_are_not_needed(name):
     params = make_params()
     delta, round_state = a_round(params)
@@ -142,6 +144,13 @@ def test_worker_deltas_and_weights_reach_the_rule():
         opt.init(jnp.zeros(2)), jnp.ones(2), model_state=RoundState(None, deltas, weights)
     )
     np.testing.assert_array_equal(opt.get_params(state), [-1.5, -2.0])
+
+
+def test_worker_squares_reach_the_rule():
+    opt = AlongRoots().opt_fn({"rate": jnp.float32(0.5)})
+    carried = RoundState(None, worker_squares=jnp.asarray([4.0, 16.0]))
+    state = opt.update(opt.init(jnp.zeros(2)), jnp.ones(2), model_state=carried)
+    np.testing.assert_array_equal(opt.get_params(state), [-1.0, -2.0])
 
 
 def test_bfloat16_parameters_keep_small_steps():

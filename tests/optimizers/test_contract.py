@@ -30,6 +30,7 @@ from small_tasks import assert_trees_close, assert_trees_equal
 
 from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.registry import optimizer_entry
+from comm_lopt.tasks.local_round import mean_of_squares
 
 # Optax's Adam fails under strict promotion.
 pytestmark = pytest.mark.usefixtures("ordinary_promotion")
@@ -42,8 +43,9 @@ def test_rule_is_an_optax_transformation_that_takes_extra_arguments(name):
     delta, workers = make_round(params)
     state = transformation.init(params)
     updates, new = transformation.update(
-        delta, state, params, worker_deltas=workers, value=jnp.float32(2.0), something_else=1
-    )
+        delta, state, params, worker_deltas=workers, worker_squares=mean_of_squares(workers),
+        value=jnp.float32(2.0), something_else=1,
+    )  # fmt: skip
     assert shapes_and_dtypes(updates) == shapes_and_dtypes(params)
     assert shapes_and_dtypes(new) == shapes_and_dtypes(state)
     assert all(np.all(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(updates))

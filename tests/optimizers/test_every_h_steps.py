@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_rules import AlongRoots
 from small_tasks import (
     SoftmaxRegression,
     assert_trees_close,
@@ -94,9 +95,9 @@ def test_sgd_outside_is_lookahead(inner):
             assert_trees_close(ours, params.slow)
 
 
-@pytest.mark.parametrize("name", ["LOptA", "LAggA", "SlowMo"])
+@pytest.mark.parametrize("name", ["LOptA", "LAggA", "AlongRoots", "SlowMo"])
 def test_a_round_is_a_local_round_of_one_worker(name):
-    outer = {"LOptA": LOptA(), "LAggA": LAggA(num_workers=1)}.get(name)
+    outer = {"LOptA": LOptA(), "LAggA": LAggA(1), "AlongRoots": AlongRoots()}.get(name)
     outer = slowmo(0.9, 1.0) if outer is None else learned(outer)
     trajectory, _ = train(every_h_steps(optax.sgd(RATE), outer, H), start())
     opt = as_upstream(outer, name)
@@ -105,11 +106,13 @@ def test_a_round_is_a_local_round_of_one_worker(name):
     @jax.jit
     def one_round(state, batches):
         out = local_round(
-            TASK, state.params, None, jax.random.PRNGKey(0), batches, optax.sgd(RATE), 1, H
-        )
+            TASK, state.params, None, jax.random.PRNGKey(0), batches, optax.sgd(RATE), 1, H,
+            worker_squares=True,
+        )  # fmt: skip
         updates, rule_state = opt.transformation.update(
-            out.delta, state.transform_state, state.params, worker_deltas=out.worker_deltas
-        )
+            out.delta, state.transform_state, state.params, worker_deltas=out.worker_deltas,
+            worker_squares=out.worker_squares,
+        )  # fmt: skip
         return state.replace(
             params=optax.apply_updates(state.params, updates), transform_state=rule_state
         )

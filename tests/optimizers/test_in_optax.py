@@ -11,6 +11,7 @@ from small_rules import (
     DESIGNED,
     LEARNED,
     NAMES,
+    NEEDS_SQUARES,
     NEEDS_WORKERS,
     hyperparameters,
     learned_optimizer,
@@ -23,6 +24,7 @@ from small_rules import (
 from small_tasks import assert_trees_close, assert_trees_equal
 
 from comm_lopt.optimizers.registry import OPTIMIZERS
+from comm_lopt.tasks.local_round import mean_of_squares
 
 # Optax's Adam fails under strict promotion.
 pytestmark = pytest.mark.usefixtures("ordinary_promotion")
@@ -176,6 +178,28 @@ def test_absent_workers_are_refused_or_the_mean_stands_for_them(name):
     # What an absent worker's delta would have been plays no part, be it not a number.
     poisoned = jax.tree.map(lambda d: d.at[1].set(jnp.nan), workers)
     assert_trees_equal(update(poisoned, weights), update(workers, weights))
+
+
+@pytest.mark.parametrize("name", NEEDS_SQUARES)
+def test_squares_are_taken_as_given_or_from_the_deltas_of_those_there(name):
+    params, (_, workers) = make_params(), make_round(make_params())
+    weights = jnp.asarray([2.0, 0.0, 1.0])
+    mean, _ = masked_out(workers, weights)
+    poisoned = jax.tree.map(lambda d: d.at[1].set(jnp.nan), workers)
+
+    theta = theta_of(name)
+
+    @jax.jit
+    def step_of(**of_workers):
+        transformation = rule(name, theta)
+        return transformation.update(mean, transformation.init(params), params, **of_workers)[0]
+
+    given = step_of(worker_squares=mean_of_squares(workers, weights))
+    found = step_of(worker_deltas=poisoned, worker_weights=weights)
+    assert_trees_close(found, given, rtol=1e-5, atol=1e-8)
+    agreed = step_of(worker_squares=jax.tree.map(jnp.square, mean))
+    for one, another in zip(*map(jax.tree.leaves, (given, agreed)), strict=True):
+        assert np.any(np.asarray(one) != np.asarray(another))
 
 
 @pytest.mark.parametrize("name", LEARNED)

@@ -89,7 +89,7 @@ def test_gradient_scales_with_the_cotangent():
 
 
 def test_worker_deltas_come_in_a_round_state_and_their_mean_is_the_pseudo_gradient():
-    task, params = task_and_params(make_family(worker_deltas=True))
+    task, params = task_and_params(make_family(worker_deltas=True, worker_squares=True))
     batches = softmax_batches((3, 4), 7)
     (_, state), delta = loss_and_gradient(task, params, batches)
     assert isinstance(state, RoundState)
@@ -100,6 +100,8 @@ def test_worker_deltas_come_in_a_round_state_and_their_mean_is_the_pseudo_gradie
         assert_trees_close(mine, {n: np.asarray(params[n]) - weights[n] for n in params})
     mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), state.worker_deltas)
     assert_trees_close(mean, delta, rtol=1e-6, atol=1e-7)
+    squares = {n: np.square(leaf).mean(0) for n, leaf in state.worker_deltas.items()}
+    assert_trees_close(state.worker_squares, squares, rtol=1e-5, atol=1e-7)
 
 
 class CountingTask(Task):

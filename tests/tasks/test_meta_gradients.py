@@ -66,12 +66,16 @@ class QuadraticWithData(Quadratic):
 
 
 class SGDOnWorkerDeltas(LearnableSGD):
-    """Steps along half of the sum of the two workers' deltas, and not along Δ."""
+    """Steps along half of a worker's delta and of √q with Δ's sign, and not along Δ.
+
+    Without noise both workers' deltas are Δ, and q is Δ².
+    """
 
     def opt_fn(self, theta, is_training=False):
-        def update(delta, state, params=None, *, worker_deltas, **extra):
+        def update(delta, state, params=None, *, worker_deltas, worker_squares, **extra):
             rate = jnp.exp(theta["log_lr"])
-            return jax.tree.map(lambda d: -rate * 0.5 * (d[0] + d[1]), worker_deltas), state
+            root = jnp.sign(delta) * jnp.sqrt(worker_squares)
+            return -rate * 0.5 * (worker_deltas[1] + root), state
 
         return as_upstream(
             optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
@@ -200,7 +204,7 @@ CASES = {
         Exact(wrapped_round, state=np.zeros(3)),
     ),
     "worker deltas": lambda: (
-        pes(make_family(worker_deltas=True), SGDOnWorkerDeltas(GLOBAL_RATE)),
+        pes(make_family(worker_deltas=True, worker_squares=True), SGDOnWorkerDeltas(GLOBAL_RATE)),
         Exact(wrapped_round),
     ),
     "held-out meta-objective": lambda: (
@@ -219,7 +223,9 @@ CASES = {
         Exact(wrapped_round, state=np.zeros(3), truncations=1, rate=FULL_ES_RATE),
     ),
     "FullES with worker deltas": lambda: (
-        full_es(make_family(worker_deltas=True), SGDOnWorkerDeltas(FULL_ES_RATE)),
+        full_es(
+            make_family(worker_deltas=True, worker_squares=True), SGDOnWorkerDeltas(FULL_ES_RATE)
+        ),
         Exact(wrapped_round, truncations=1, rate=FULL_ES_RATE),
     ),
 }  # fmt: skip

@@ -23,7 +23,7 @@ from comm_lopt.round_state import RoundState, between_rounds
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.local_optimizers import local_sgd
-from comm_lopt.tasks.local_round import local_round, weighted_mean
+from comm_lopt.tasks.local_round import local_round, mean_of_squares, weighted_mean
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.tasks.single_worker import SingleWorkerTaskFamily
 from comm_lopt.upstream import single_task_to_family
@@ -103,14 +103,14 @@ def test_what_is_stored_has_no_deltas_and_is_the_model_state_alone_if_nothing_la
     deltas, weights = {"w": jnp.ones((K, 2))}, jnp.ones(K)
     assert between_rounds({"a": 1}) == {"a": 1}
     assert between_rounds(RoundState({"a": 1}, deltas, weights)) == {"a": 1}
-    stored = between_rounds(RoundState({"a": 1}, deltas, weights, {"m": 2}))
-    assert stored == RoundState({"a": 1}, None, None, {"m": 2})
+    stored = between_rounds(RoundState({"a": 1}, deltas, weights, {"m": 2}, deltas))
+    assert stored == RoundState({"a": 1}, local_opt_states={"m": 2})
 
 
-def run_round(params, batches, weights=None, states=None):
+def run_round(params, batches, weights=None, states=None, **changes):
     return local_round(
         SoftmaxRegression(), params, None, KEY, batches, MOMENTUM, K, H,
-        None if weights is None else jnp.asarray(weights, jnp.float32), states,
+        None if weights is None else jnp.asarray(weights, jnp.float32), states, **changes,
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_who_takes_part_is_drawn_with_another_key_than_the_round_has():
 
 
 def test_round_with_absent_workers_is_the_mean_of_those_there():
-    task = make_family(local_opt=local_sgd(RATE), participation=2, worker_deltas=True).task_fn(0)
+    task = make_family(local_opt=local_sgd(RATE), participation=2, worker_squares=True).task_fn(0)
     params = task.init(jax.random.PRNGKey(1))
     batches = softmax_batches((K, H), 7)
     (_, state), delta = jax.value_and_grad(task.loss_with_state, has_aux=True)(
@@ -177,6 +177,45 @@ def test_round_with_absent_workers_is_the_mean_of_those_there():
     assert len(there) == 2
     ends = [numpy_worker(params, batches, k, H, RATE)[0] for k in there]
     assert_trees_close(delta, {n: np.asarray(params[n]) - mean(ends)[n] for n in params})
+    squares = [{n: (np.asarray(params[n]) - end[n]) ** 2 for n in params} for end in ends]
+    assert_trees_close(state.worker_squares, mean(squares))
+    assert state.worker_deltas is None
+
+
+def test_squares_are_averaged_as_the_deltas_are_and_nobodys_are_zero():
+    params = SoftmaxRegression().init(jax.random.PRNGKey(1))
+    batches = softmax_batches((K, H), 7)
+    weights = np.asarray([[1.0, 1.0, 1.0], [3.0, 0.0, 1.0], [0.0, 0.0, 0.0]], np.float32)
+
+    @jax.jit
+    def squares(weights):
+        def of(w):
+            return run_round(params, batches, w, worker_squares=True).worker_squares
+
+        return of(None), jax.vmap(of)(weights)
+
+    plain, weighted = squares(weights)
+    zeros = {name: np.zeros(value.shape) for name, value in params.items()}
+    ends = [momentum_worker(params, zeros, batches, k)[0] for k in range(K)]
+    expected = {name: np.zeros((len(weights), *value.shape)) for name, value in params.items()}
+    for name, q in expected.items():
+        for of_round, shares in zip(q, weights / np.asarray([[3], [4], [1]]), strict=True):
+            for end, share in zip(ends, shares, strict=True):
+                of_round += share * (np.asarray(params[name]) - end[name]) ** 2
+    assert_trees_close(weighted, expected, rtol=1e-4, atol=1e-7)
+    assert_trees_close(plain, {n: q[0] for n, q in expected.items()}, rtol=1e-4, atol=1e-7)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(weighted))
+    assert run_round(params, batches).worker_squares is None
+
+
+def test_what_an_absent_worker_did_plays_no_part_be_it_not_a_number():
+    deltas = {"w": jnp.asarray([[1.0, 2.0], [jnp.nan, jnp.inf], [3.0, 4.0]], jnp.bfloat16)}
+    weights = jnp.asarray([1.0, 0.0, 3.0])
+    squares = mean_of_squares(deltas, weights)["w"]
+    assert squares.dtype == jnp.float32
+    np.testing.assert_array_equal(squares, [7.0, 13.0])
+    mean = weighted_mean(deltas["w"].astype(jnp.float32), weights)
+    np.testing.assert_array_equal(mean, [2.5, 3.5])
 
 
 @pytest.mark.parametrize("participation", [0, 4, -1, 1.5, 0.0, True])
@@ -229,7 +268,9 @@ def test_one_worker_takes_its_local_steps_on_the_batches_of_all():
 
 
 def test_one_worker_leaves_the_batches_of_absent_workers_out():
-    family = make_family(SingleWorkerTaskFamily, local_opt=local_sgd(RATE), participation=2)
+    family = make_family(
+        SingleWorkerTaskFamily, local_opt=local_sgd(RATE), participation=2, worker_squares=True
+    )
     task = family.task_fn(0)
     params = task.init(jax.random.PRNGKey(1))
     batches = softmax_batches((K, H), 7)
@@ -240,12 +281,13 @@ def test_one_worker_leaves_the_batches_of_absent_workers_out():
     union = {n: np.concatenate(list(v[there]), axis=1)[None] for n, v in batches.items()}
     weights, _ = numpy_worker(params, union, 0, H, RATE)
     assert_trees_close(delta, {n: np.asarray(params[n]) - weights[n] for n in params})
+    assert_trees_close(state.worker_squares, {n: np.square(d) for n, d in delta.items()})
 
 
 def test_data_parallel_workers_have_nothing_to_hand_on():
-    for wrong in ({"worker_deltas": True}, {"local_state_persists": True}):
+    for wrong in ("worker_deltas", "worker_squares", "local_state_persists"):
         with pytest.raises(ValueError, match="take no local steps"):
-            make_family(DataParallelTaskFamily, **wrong)
+            make_family(DataParallelTaskFamily, **{wrong: True})
 
 
 def test_data_parallel_gradient_leaves_absent_workers_out():
