@@ -21,7 +21,7 @@ from comm_lopt.optimizers.learned.step_size import (
     StepSize,
     TensorStatistics,
 )
-from comm_lopt.tasks.local_round import weighted_mean
+from comm_lopt.tasks.local_round import mean_of_squares
 
 __all__ = ["LAggR", "LOptR"]
 
@@ -158,10 +158,7 @@ class LAggR(LOptR):
                 "build the task family with LocalSGDTaskFamily(..., worker_squares=True), or in a "
                 "loop of your own pass update(..., worker_deltas=...) or worker_squares=..."
             )
-        return [
-            weighted_mean(jnp.square(jnp.asarray(deltas, jnp.float32)), worker_weights)
-            for deltas in treedef.flatten_up_to(worker_deltas)
-        ]
+        return treedef.flatten_up_to(mean_of_squares(worker_deltas, worker_weights))
 
     def _gradient_inputs(
         self, delta: jax.Array, seen: jax.Array | None, worker_weights: jax.Array | None

@@ -52,7 +52,7 @@ class TensorStatistics:
         gradients: jax.Array,
     ):
         squares = jnp.mean(jnp.square(momentum.reshape(len(momentum), -1)), axis=1)
-        products = jnp.mean((momentum * delta).reshape(len(momentum), -1), axis=1)
+        products = jnp.mean((momentum * delta[None]).reshape(len(momentum), -1), axis=1)
         size = root_mean_square(delta)
         sizes = jnp.sqrt(squares)
         self.log_momentum = _log_ratio(sizes / (1.0 - decays), size)
