@@ -32,6 +32,7 @@ VERSIONS = (
     "upstream/test_estimators.py",
     "upstream/test_jax_view.py",
     "upstream/test_leaves_others_alone.py",
+    "upstream/test_noise_reuse.py",
     "upstream/test_optional_modules.py",
     "upstream/test_outer_training.py",
 )

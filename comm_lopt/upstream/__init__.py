@@ -12,6 +12,7 @@ JAX, gin and the log as they are for everyone else in the process:
 - `summary_writer`: writes upstream's summaries without TensorFlow;
 - `gin_config`: the gin files for this shape, and macros for upstream's own trainer;
 - `run_train`: that trainer, and theta out of what it leaves behind;
+- `noise_reuse`: a gradient estimator beside upstream's PES, of the same shape;
 - `estimators`, `hand_designed`: one way to build what the shapes build differently, and main's
   estimators made fit to stack both signs of a perturbation.
 
@@ -49,6 +50,7 @@ from comm_lopt.upstream.estimators import (
     longest_problem,
     make_gradient_learner,
     meta_params,
+    nres,
     num_devices_of,
     pes,
     rounds_per_estimate,
@@ -102,6 +104,7 @@ __all__ = [
     "longest_problem",
     "make_gradient_learner",
     "meta_params",
+    "nres",
     "num_devices_of",
     "pes",
     "read_params",

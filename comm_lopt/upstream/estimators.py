@@ -24,6 +24,7 @@ from comm_lopt.gin_state import bindings, expanded
 from comm_lopt.hyperparameters import plain
 from comm_lopt.upstream._ready import FLAVOUR
 from comm_lopt.upstream.gin_config import heldout_split_to_flag
+from comm_lopt.upstream.noise_reuse import TruncatedNRES
 
 __all__ = [
     "build_gradient_estimators",
@@ -33,6 +34,7 @@ __all__ = [
     "longest_problem",
     "make_gradient_learner",
     "meta_params",
+    "nres",
     "num_devices_of",
     "pes",
     "rounds_per_estimate",
@@ -64,6 +66,7 @@ def pes(
     random_initial_iteration_offset: int = 0,
     stack_antithetic_samples: bool = False,
     meta_loss_split: str | None = None,
+    cls: type[TruncatedPES] = TruncatedPES,
 ) -> GradientEstimator:
     """Returns upstream's `TruncatedPES`, which estimates the gradient with respect to theta.
 
@@ -81,6 +84,7 @@ def pes(
         after the other.
       meta_loss_split: None to use the training loss as the meta-loss, or the dataset split to
         compute it on. 0.0.1 knows "outer_valid" only; main also takes "same_data".
+      cls: a subclass to build in its place.
 
     Raises:
       ValueError: a number outside its interval (see `build_gradient_estimators`), or this upstream
@@ -102,7 +106,7 @@ def pes(
         "stack_antithetic_samples": stack_antithetic_samples,
     }
     if FLAVOUR == "released":
-        estimator = TruncatedPES(
+        estimator = cls(
             task_family,
             learned_opt,
             trunc_sched,
@@ -124,7 +128,20 @@ def pes(
         meta_loss_split=meta_loss_split,
         random_initial_iteration_offset=random_initial_iteration_offset,
     )
-    return _checked(TruncatedPES(truncated_step, **common))
+    return _checked(cls(truncated_step, **common))
+
+
+def nres(
+    task_family: TaskFamily,
+    learned_opt: LearnedOptimizer,
+    trunc_sched: TruncationSchedule,
+    **arguments: Any,
+) -> GradientEstimator:
+    """Returns a `TruncatedNRES`: each task keeps its perturbation until its inner problem ends.
+
+    The arguments, and the errors raised, are those of `pes`.
+    """
+    return pes(task_family, learned_opt, trunc_sched, cls=TruncatedNRES, **arguments)
 
 
 def make_gradient_learner(

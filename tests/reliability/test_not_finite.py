@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import small_run
 from small_run import checkpoint_steps, load, rows
 from small_tasks import SoftmaxRegression, host_datasets, softmax_batches
 
@@ -49,7 +50,9 @@ def poisoned_run(folder, first, last, **arguments):
     )[1]
 
 
-def test_poisoned_rounds_are_skipped_told_and_over(tmp_path, capsys):
+@pytest.mark.parametrize("behind", [[], ["nres.gin"]], ids=["PES", "NRES"])
+def test_poisoned_rounds_are_skipped_told_and_over(tmp_path, capsys, monkeypatch, behind):
+    monkeypatch.setattr(small_run, "FILES", [*small_run.FILES, *behind])
     # Two tasks with two rounds of four batches each take 16 a meta-step; a few come before.
     theta = poisoned_run(tmp_path, 60, 62)
     found = rows(tmp_path)

@@ -12,6 +12,7 @@ from learned_optimization.outer_trainers.truncated_pes import TruncatedPES
 from learned_optimization.tasks import quadratics
 
 from comm_lopt import upstream
+from comm_lopt.upstream.noise_reuse import TruncatedNRES
 
 pytestmark = [
     # Main asks this of JAX with each gradient estimate.
@@ -54,14 +55,14 @@ class TwoSizesTask(upstream.Task):
         return sum(jnp.sum((params[name] - data[name]) ** 2) for name in params)
 
 
-def make_pes(task_family=None, **changes):
+def make_pes(task_family=None, make=upstream.pes, **changes):
     arguments = {
         "num_tasks": 2,
         "trunc_length": 4,
         "steps_per_jit": 2,
         **changes,
     }
-    return upstream.pes(
+    return make(
         task_family or quadratics.FixedDimQuadraticFamily(3),
         learned_optimizers.LearnableSGD(),
         upstream.ConstantTruncationSchedule(10),
@@ -123,8 +124,12 @@ def test_other_estimators_stack_too():
         assert np.isfinite(estimate(estimator)[2].to_put.mean_loss)
 
 
-def test_pes_hands_every_setting_on():
+@pytest.mark.parametrize(
+    ("make", "cls"), [(upstream.pes, TruncatedPES), (upstream.nres, TruncatedNRES)]
+)
+def test_pes_hands_every_setting_on(make, cls):
     estimator = make_pes(
+        make=make,
         num_tasks=3,
         trunc_length=6,
         steps_per_jit=3,
@@ -133,16 +138,17 @@ def test_pes_hands_every_setting_on():
         stack_antithetic_samples=True,
     )
     step = getattr(estimator, "truncated_step", estimator)
-    assert isinstance(estimator, TruncatedPES)
+    assert type(estimator) is cls
     assert (step.num_tasks, step.random_initial_iteration_offset) == (3, 7)
     assert (estimator.trunc_length, estimator.steps_per_jit) == (6, 3)
     assert (estimator.std, estimator.stack_antithetic_samples) == (0.25, True)
 
 
+@pytest.mark.parametrize("make", [upstream.pes, upstream.nres])
 @pytest.mark.parametrize(("split", "meta_loss"), [(None, 0.0), ("outer_valid", 2.0)])
-def test_meta_loss_is_computed_on_the_split_that_was_asked_for(split, meta_loss):
+def test_meta_loss_is_computed_on_the_split_that_was_asked_for(split, meta_loss, make):
     family = upstream.single_task_to_family(SplitTask())
-    _, _, out = estimate(make_pes(family, meta_loss_split=split))
+    _, _, out = estimate(make_pes(family, make, meta_loss_split=split))
     assert float(out.to_put.mean_loss) == pytest.approx(meta_loss)
 
 
