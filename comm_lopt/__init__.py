@@ -47,6 +47,7 @@ from comm_lopt.tasks.fashion_mnist import (
     fashion_mnist_conv,
     fashion_mnist_mlp,
     fashion_mnist_mlp8,
+    fashion_mnist_vit,
 )
 from comm_lopt.tasks.image_classification import ImageClassificationTask
 from comm_lopt.tasks.imagenet import (
@@ -136,6 +137,7 @@ __all__ = [
     "fashion_mnist_datasets",
     "fashion_mnist_mlp",
     "fashion_mnist_mlp8",
+    "fashion_mnist_vit",
     "find_fashion_mnist",
     "hand_designed",
     "idx_folder_datasets",

@@ -11,9 +11,15 @@ from comm_lopt.data.sources.fashion_mnist import fashion_mnist_datasets
 from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.tasks.networks.convnet import convnet
 from comm_lopt.tasks.networks.mlp import mlp
+from comm_lopt.tasks.networks.vit import vit
 from comm_lopt.upstream import TaskFamily
 
-__all__ = ["fashion_mnist_conv", "fashion_mnist_mlp", "fashion_mnist_mlp8"]
+__all__ = [
+    "fashion_mnist_conv",
+    "fashion_mnist_mlp",
+    "fashion_mnist_mlp8",
+    "fashion_mnist_vit",
+]
 
 
 @gin.configurable(module="comm_lopt")
@@ -56,3 +62,24 @@ def fashion_mnist_conv(
     """
     datasets = datasets or fashion_mnist_datasets()
     return image_family("fashion_mnist_conv", datasets, convnet(channels))
+
+
+@gin.configurable(module="comm_lopt")
+def fashion_mnist_vit(
+    width: int = 32,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    patch_size: int = 7,
+    datasets: ExampleDatasets | None = None,
+) -> TaskFamily:
+    """A small vision transformer on 28×28 images, which are 16 patches of 7×7 pixels.
+
+    Args:
+      width: size of a token.
+      num_layers: number of blocks.
+      num_heads: heads of each; divides the width.
+      patch_size: pixels along a side of a patch; divides the image's.
+      datasets: `fashion_mnist_datasets()` with its gin bindings if None.
+    """
+    network = vit(width, num_layers, num_heads, patch_size)
+    return image_family("fashion_mnist_vit", datasets or fashion_mnist_datasets(), network)

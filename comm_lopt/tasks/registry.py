@@ -14,6 +14,7 @@ from comm_lopt.tasks.fashion_mnist import (
     fashion_mnist_conv,
     fashion_mnist_mlp,
     fashion_mnist_mlp8,
+    fashion_mnist_vit,
 )
 from comm_lopt.tasks.imagenet import (
     imagenet_conv,
@@ -122,6 +123,12 @@ TASKS: Mapping[str, TaskEntry] = {
     ),
     "fashion_mnist_conv": TaskEntry(
         fashion_mnist_conv, "fashion_mnist", "convnet 32-64-64", 56_394
+    ),
+    "fashion_mnist_vit": TaskEntry(
+        fashion_mnist_vit,
+        "fashion_mnist",
+        "vision transformer: width 32, 2 layers, 4 heads, 16 patches",
+        27_978,
     ),
     "sampled_mlp": TaskEntry(
         sampled_mlp,

@@ -55,9 +55,14 @@ def _blocks(width, layers):
     return layers * (12 * width**2 + 13 * width) + 2 * width
 
 
-def _deit(width, patch, classes=1000):
-    tokens = 65 * width + width
-    return tokens + (3 * patch**2 + 1) * width + _blocks(width, 12) + (width + 1) * classes
+def _vit(width, layers, patches, patch, channels, classes):
+    tokens = (patches + 1) * width + width
+    embedding = (channels * patch**2 + 1) * width
+    return tokens + embedding + _blocks(width, layers) + (width + 1) * classes
+
+
+def _deit(width, patch):
+    return _vit(width, 12, 64, patch, channels=3, classes=1000)
 
 
 def _transformer(width, layers, length):
@@ -69,6 +74,7 @@ BY_HAND = {
     "fashion_mnist_mlp": _mlp(784, 128, 128, 10),
     "fashion_mnist_mlp8": _mlp(64, 32, 10),
     "fashion_mnist_conv": _convnet(1, 10),
+    "fashion_mnist_vit": _vit(32, 2, 16, 7, channels=1, classes=10),
     "sampled_mlp": _mlp(64, 64, 64, 64, 64, 10),
     "cifar10_conv": _convnet(3, 10),
     "cifar10_mlp": _mlp(3072, 128, 128, 10),
