@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from comm_lopt.hyperparameters import one_line
 from comm_lopt.pictures import empty_figure, without_tex
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["loss_figure", "markdown_table", "write_report"]
+__all__ = ["draw_losses", "loss_figure", "markdown_rows", "markdown_table", "write_report"]
 
 _FINAL_LOSS_OF = "final_loss_of_"
 # What Markdown takes for more than a character; an underscore only at the edge of a word.
@@ -34,7 +35,7 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     header += [f"rounds (of {rounds}) to {_target_label(target)}" for target in targets]
     header += ["held-out loss", *["held-out bits per byte"] * in_bits, "held-out accuracy"]
     header += ["KB sent / received a round", "hyperparameters"]
-    rows = [header, ["---"] * len(header)]
+    rows = [header]
     for label in sorted(methods, key=lambda name: _sort_key(methods[name])):
         entry = methods[label]
         diverged = len(entry["diverged_seeds"])
@@ -51,7 +52,22 @@ def markdown_table(results: Mapping[str, Any]) -> str:
         row.append(" / ".join(f"{number / 1000:.1f}" for number in both))
         row.append(_hyperparameters(entry))
         rows.append(row)
-    return "\n".join(f"| {' | '.join(map(_escaped, row))} |" for row in rows) + "\n"
+    return markdown_rows(rows) + "\n"
+
+
+def markdown_rows(rows: Sequence[Sequence[str]], bold: Collection[tuple[int, int]] = ()) -> str:
+    """A table in Markdown without a line feed at its end; the first row is the header.
+
+    Args:
+      rows: cells as they are to be read.
+      bold: row and column, from 0 on, of the cells in bold.
+    """
+    marked = [
+        [f"**{_escaped(c)}**" if (y, x) in bold else _escaped(c) for x, c in enumerate(row)]
+        for y, row in enumerate(rows)
+    ]
+    marked.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in marked)
 
 
 @without_tex()
@@ -59,15 +75,7 @@ def loss_figure(results: Mapping[str, Any]) -> Figure:
     """Training loss over rounds on a log scale: mean over seeds, band of one deviation."""
     figure = empty_figure(7.0, 4.5, "constrained")
     axes = figure.add_subplot()
-    for label, entry in results["methods"].items():
-        mean = np.array(entry["train_loss"], float)
-        deviation = np.array(entry["train_loss_std"], float)
-        rounds = np.arange(1, len(mean) + 1)
-        width, order = (2.2, 3) if entry["learned"] else (1.3, 2)
-        (line,) = axes.plot(rounds, mean, label=_drawn(label), linewidth=width, zorder=order)
-        # A band around a mean near zero would reach below it, which a log scale cannot show.
-        low = np.maximum(mean - deviation, mean / 10)
-        axes.fill_between(rounds, low, mean + deviation, color=line.get_color(), alpha=0.15)
+    draw_losses(axes, results["methods"])
     for target, loss in results["targets"].items():
         if loss is not None:
             axes.axhline(loss, color="0.4", linestyle=":", linewidth=1)
@@ -80,7 +88,6 @@ def loss_figure(results: Mapping[str, Any]) -> Figure:
                 fontsize=8,
             )
     problem = results["problem"]
-    axes.set_yscale("log")
     axes.set_xlabel("communication rounds")
     axes.set_ylabel("training loss (mean over local steps)")
     axes.set_title(
@@ -90,8 +97,37 @@ def loss_figure(results: Mapping[str, Any]) -> Figure:
         fontsize=10,
     )
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def draw_losses(
+    axes: Axes, methods: Mapping[str, Any], colours: Mapping[str, str] | None = None
+) -> None:
+    """Draws the training loss of each method over rounds; see `loss_figure`.
+
+    Args:
+      axes: where.
+      methods: entries of the results by label.
+      colours: of the labels; Matplotlib's cycle if None.
+    """
+    for label, entry in methods.items():
+        mean = np.array(entry["train_loss"], float)
+        deviation = np.array(entry["train_loss_std"], float)
+        rounds = np.arange(1, len(mean) + 1)
+        width, order = (2.2, 3) if entry["learned"] else (1.3, 2)
+        (line,) = axes.plot(
+            rounds,
+            mean,
+            label=_drawn(label),
+            linewidth=width,
+            zorder=order,
+            color=colours and colours[label],
+        )
+        # A band around a mean near zero would reach below it, which a log scale cannot show.
+        low = np.maximum(mean - deviation, mean / 10)
+        axes.fill_between(rounds, low, mean + deviation, color=line.get_color(), alpha=0.15)
+    axes.set_yscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def write_report(folder: pathlib.Path, results: Mapping[str, Any]) -> tuple[str, pathlib.Path]:
