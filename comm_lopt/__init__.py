@@ -31,12 +31,14 @@ from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
 from comm_lopt.optimizers.learned.relative import LAggR, LOptR
 from comm_lopt.optimizers.learned.relative_features import RelativeAdaFeatures
+from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.optimizers.learned.step_size import (
     AlphaFromStatistics,
     ConstantAlpha,
     LearnedAlpha,
     MomentumAlpha,
 )
+from comm_lopt.optimizers.local_rate import local_rate_of
 from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_entry
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
@@ -116,6 +118,7 @@ __all__ = [
     "RoundState",
     "SampledMLPFamily",
     "SingleWorkerTaskFamily",
+    "Steering",
     "StreamDatasets",
     "SupervisedTask",
     "TaskEntry",
@@ -154,6 +157,7 @@ __all__ = [
     "load_theta",
     "local_adamw",
     "local_muon",
+    "local_rate_of",
     "local_round",
     "local_sgd",
     "loss_figure",

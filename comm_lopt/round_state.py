@@ -22,6 +22,7 @@ class RoundState(NamedTuple):
       local_opt_states: local optimizer states with a leading K, where they outlive a round.
       worker_squares: like the parameters; the (weighted) mean over workers of the squares of
         their deltas.
+      local_rate: what the local learning rate is multiplied by, where the rule steers it.
     """
 
     model_state: PyTree
@@ -29,6 +30,7 @@ class RoundState(NamedTuple):
     worker_weights: PyTree = None
     local_opt_states: PyTree = None
     worker_squares: PyTree = None
+    local_rate: PyTree = None
 
 
 def round_state(state: PyTree) -> RoundState:
@@ -41,9 +43,16 @@ def model_state_of(state: PyTree) -> PyTree:
     return round_state(state).model_state
 
 
-def between_rounds(state: PyTree) -> PyTree:
-    """What is stored until the next round: no deltas; the model state alone if it is all."""
+def between_rounds(state: PyTree, local_rate: PyTree = None) -> PyTree:
+    """What is stored until the next round: no deltas; the model state alone if it is all.
+
+    Args:
+      state: model state, or what came back from a round.
+      local_rate: see `RoundState`.
+    """
     whole = round_state(state)
-    if whole.local_opt_states is None:
+    if whole.local_opt_states is None and local_rate is None:
         return whole.model_state
-    return RoundState(whole.model_state, local_opt_states=whole.local_opt_states)
+    return RoundState(
+        whole.model_state, local_opt_states=whole.local_opt_states, local_rate=local_rate
+    )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.optimizers.full_precision import in_full_precision
+from comm_lopt.optimizers.local_rate import local_rate_of
 from comm_lopt.round_state import between_rounds, round_state
 from comm_lopt.upstream import Optimizer
 
@@ -64,10 +65,11 @@ class GlobalOptimizer(Optimizer):
     ) -> GlobalOptimizerState:
         """State before the first round; `num_steps` and `key` play no part."""
         del num_steps, key, kwargs
+        transform_state = self.transformation.init(params)
         return GlobalOptimizerState(
             params=params,
-            state=between_rounds(model_state),
-            transform_state=self.transformation.init(params),
+            state=between_rounds(model_state, local_rate_of(transform_state)),
+            transform_state=transform_state,
             iteration=jnp.zeros((), jnp.int32),
         )
 
@@ -94,7 +96,7 @@ class GlobalOptimizer(Optimizer):
         )
         return GlobalOptimizerState(
             params=params,
-            state=between_rounds(model_state),
+            state=between_rounds(model_state, local_rate_of(transform_state)),
             transform_state=transform_state,
             iteration=opt_state.iteration + 1,
         )

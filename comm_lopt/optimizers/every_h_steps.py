@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.checks import require_at_least_one
+from comm_lopt.optimizers.local_rate import local_rate_of, scaled_by
 from comm_lopt.precision import widened
 
 __all__ = ["EveryHStepsState", "every_h_steps"]
@@ -82,7 +83,8 @@ def every_h_steps(
     ) -> tuple[PyTree, EveryHStepsState]:
         if params is None:
             raise ValueError("every_h_steps needs params; pass update(gradient, state, params).")
-        steps, inner_state = inner.update(gradient, state.inner, params, **extra)
+        steering = scaled_by(inner, local_rate_of(state.outer))
+        steps, inner_state = steering.update(gradient, state.inner, params, **extra)
 
         def end_of_round(steps: PyTree, outer_state: PyTree, start: PyTree) -> tuple:
             now = optax.apply_updates(params, steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import optax
 
 from comm_lopt.tasks.local_round import RoundOutput
 from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
@@ -24,6 +25,7 @@ class DataParallelTask(LocalSGDTask):
 
     def _local_round(
         self,
+        local_opt: optax.GradientTransformation,
         params: PyTree,
         model_state: PyTree,
         key: jax.Array,
@@ -31,7 +33,7 @@ class DataParallelTask(LocalSGDTask):
         weights: jax.Array | None,
         opt_states: PyTree,
     ) -> RoundOutput:
-        del opt_states
+        del local_opt, opt_states
         family = self._family
         return union_gradient(
             self.inner, params, model_state, key, data, family.num_workers,

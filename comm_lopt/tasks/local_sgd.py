@@ -15,6 +15,7 @@ from comm_lopt.checks import require_at_least_one
 from comm_lopt.data.feeding.partition import Partition
 from comm_lopt.data.feeding.positions import part_sizes
 from comm_lopt.data.feeding.rounds import round_datasets
+from comm_lopt.optimizers.local_rate import scaled_by
 from comm_lopt.round_state import RoundState, model_state_of, round_state
 from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gradient
 from comm_lopt.tasks.local_optimizers import local_sgd
@@ -160,7 +161,10 @@ class LocalSGDTask(Task):
         opt_states = carried.local_opt_states
         if family.local_state_persists and opt_states is None:
             opt_states = self._new_local_opt_states(params)
-        out = self._local_round(params, carried.model_state, round_key, data, weights, opt_states)
+        local_opt = scaled_by(self.local_opt, carried.local_rate)
+        out = self._local_round(
+            local_opt, params, carried.model_state, round_key, data, weights, opt_states
+        )
         new_state = RoundState(
             out.model_state,
             out.worker_deltas if family.worker_deltas else None,
@@ -174,6 +178,7 @@ class LocalSGDTask(Task):
 
     def _local_round(
         self,
+        local_opt: optax.GradientTransformation,
         params: PyTree,
         model_state: PyTree,
         key: jax.Array,
@@ -183,7 +188,7 @@ class LocalSGDTask(Task):
     ) -> RoundOutput:
         family = self._family
         return local_round(
-            self.inner, params, model_state, key, data, self.local_opt, family.num_workers,
+            self.inner, params, model_state, key, data, local_opt, family.num_workers,
             family.num_local_steps, weights, opt_states, family.worker_squares,
         )  # fmt: skip
 

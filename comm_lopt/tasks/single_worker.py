@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import optax
 
 from comm_lopt.tasks.local_round import RoundOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
@@ -24,6 +25,7 @@ class SingleWorkerTask(LocalSGDTask):
 
     def _local_round(
         self,
+        local_opt: optax.GradientTransformation,
         params: PyTree,
         model_state: PyTree,
         key: jax.Array,
@@ -35,7 +37,7 @@ class SingleWorkerTask(LocalSGDTask):
         union = UnionTask(self.inner, family.num_workers, weights)
         batches = jax.tree.map(lambda leaf: leaf[None], by_step(data))
         return local_round(
-            union, params, model_state, key, batches, self.local_opt, 1,
+            union, params, model_state, key, batches, local_opt, 1,
             family.num_local_steps, None, opt_states, family.worker_squares,
         )  # fmt: skip
 

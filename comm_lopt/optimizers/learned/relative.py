@@ -14,7 +14,8 @@ from comm_lopt.optimizers.learned.features import TIME_SCALES, time_features
 from comm_lopt.optimizers.learned.implementations import learned_step
 from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
 from comm_lopt.optimizers.learned.relative_features import RelativeAdaFeatures, root_mean_square
-from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
+from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer, LearnedRuleState
+from comm_lopt.optimizers.learned.steering import SteeredRuleState, Steering, alignment
 from comm_lopt.optimizers.learned.step_size import (
     STEP_SIZES,
     ConstantAlpha,
@@ -50,6 +51,8 @@ class LOptR(GlobalLearnedOptimizer):
       hidden_size: width of the MLP, at least 2.
       hidden_layers: its number of hidden layers.
       step_size: α; see `step_size`. `ConstantAlpha()` if None.
+      steering: how γ is steered, `Steering()` if True; see there, and `local_rate_of` for a loop of
+        one's own. False leaves γ as it is.
       time: whether the MLP is told the number of rounds done, as published rules are.
       learned_decays: whether the decays of the accumulators are meta-learned.
       implementation: see `GlobalLearnedOptimizer`.
@@ -67,6 +70,7 @@ class LOptR(GlobalLearnedOptimizer):
         hidden_size: int = 8,
         hidden_layers: int = 2,
         step_size: StepSize | None = None,
+        steering: Steering | bool = True,
         time: bool = False,
         learned_decays: bool = False,
         implementation: str = "auto",
@@ -75,6 +79,7 @@ class LOptR(GlobalLearnedOptimizer):
         if self.hidden_size < 2:
             raise ValueError("hidden_size=1: a relative rule starts with 2 units in use; pass 8.")
         self.step_size: StepSize = ConstantAlpha() if step_size is None else step_size
+        self.steering = Steering() if steering is True else steering or None
         self.time = time
         self.learned_decays = learned_decays
 
@@ -82,13 +87,16 @@ class LOptR(GlobalLearnedOptimizer):
         form = next(n for n, form in STEP_SIZES.items() if type(self.step_size) is form)
         fields = dataclasses.asdict(self.step_size)  # type: ignore[call-overload]
         relative = {"time": self.time, "learned_decays": self.learned_decays}
-        return super().hparams() | relative | {"step_size": {"form": form, **fields}}
+        steering = False if self.steering is None else dataclasses.asdict(self.steering)
+        forms = {"step_size": {"form": form, **fields}, "steering": steering}
+        return super().hparams() | relative | forms
 
     @classmethod
     def from_hparams(cls, hparams: Mapping[str, Any]) -> Self:
         fields = dict(hparams["step_size"])
         step_size = STEP_SIZES[fields.pop("form")](**fields)
-        return super().from_hparams({**hparams, "step_size": step_size})
+        steering = hparams["steering"] and Steering(**hparams["steering"])
+        return super().from_hparams({**hparams, "step_size": step_size, "steering": steering})
 
     def init(self, key: jax.Array) -> PyTree:
         """Initial theta, in which u is Δ and its first momentum, and a little that is random."""
@@ -102,7 +110,39 @@ class LOptR(GlobalLearnedOptimizer):
             "mlp": _along_momentum(mlp, (0, self.num_gradients + 1)),
             "step_size": self.step_size.init(size_key, momenta, statistics),
         }
+        if self.steering is not None:
+            theta["steering"] = self.steering.init(momenta)
         return theta | ({"features": self.features.init_theta()} if self.learned_decays else {})
+
+    def start(self, params: PyTree) -> Any:
+        state = super().start(params)
+        return state if self.steering is None else self.steering.start(*state)
+
+    def after_round(
+        self, theta: PyTree, delta: PyTree, state: Any, params: PyTree, *, added: bool,
+        value: jax.Array | None = None, **from_round: PyTree,
+    ) -> tuple[PyTree, Any]:  # fmt: skip
+        def go_on(state: Any, params: PyTree) -> tuple[PyTree, Any]:
+            return super(LOptR, self).after_round(
+                theta, delta, state, params, added=added, **from_round
+            )
+
+        if self.steering is None:
+            return go_on(state, params)
+        plain = LearnedRuleState(state.accumulators, state.count)
+
+        def undo(plain: LearnedRuleState, params: PyTree) -> tuple[PyTree, LearnedRuleState]:
+            same = params if added else jax.tree.map(jnp.zeros_like, params)
+            return same, plain._replace(count=plain.count + 1)
+
+        treedef: Any = jax.tree.structure(params)
+        deltas = treedef.flatten_up_to(delta)
+        undone = self.steering.undoes(state, deltas, value)
+        out, new = jax.lax.cond(undone, undo, go_on, plain, params)
+        momenta = treedef.flatten_up_to(state.accumulators.momentum)
+        aligned = alignment(deltas, momenta)
+        steered = self.steering.after(theta["steering"], state, aligned, value, undone)
+        return out, SteeredRuleState(new.accumulators, new.count, *steered)
 
     def _time(self, count: jax.Array) -> jax.Array:
         return time_features(count) if self.time else jnp.zeros(0, jnp.float32)

@@ -118,23 +118,24 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
             absent workers with `absent_workers="refuse"`.
         """
 
-        def init(params: PyTree) -> LearnedRuleState:
-            accumulators = [self.features.init(param) for param in jax.tree.leaves(params)]
-            trees = self._fields_of_trees(accumulators, jax.tree.structure(params))
-            return LearnedRuleState(trees, jnp.zeros((), jnp.int32))
-
         def update(
-            delta: PyTree, state: LearnedRuleState, params: PyTree = None, **extra: Any
-        ) -> tuple[PyTree, LearnedRuleState]:
+            delta: PyTree, state: Any, params: PyTree = None, **extra: Any
+        ) -> tuple[PyTree, Any]:
             return self.after_round(theta, delta, state, params, added=False, **extra)
 
-        rule = optax.GradientTransformationExtraArgs(init, update)
+        rule = optax.GradientTransformationExtraArgs(self.start, update)
         return in_full_precision(rule, full_precision)
 
     def opt_fn(self, theta: PyTree, is_training: bool = False) -> Optimizer:
         """The optimizer that `theta` stands for, as an upstream `Optimizer`."""
         del is_training
         return _LearnedGlobalOptimizer(self, theta)
+
+    def start(self, params: PyTree) -> Any:
+        """The state before the first round."""
+        accumulators = [self.features.init(param) for param in jax.tree.leaves(params)]
+        trees = self._fields_of_trees(accumulators, jax.tree.structure(params))
+        return LearnedRuleState(trees, jnp.zeros((), jnp.int32))
 
     def after_round(
         self,

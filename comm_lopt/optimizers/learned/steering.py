@@ -1,0 +1,161 @@
+"""How a relative rule steers the local learning rate, and which rounds it undoes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from comm_lopt.checks import require_range
+
+__all__ = ["SteeredRuleState", "Steering", "alignment"]
+
+PyTree = Any
+
+_TINY = 1e-30
+_PACE = 10.0
+_LARGEST_CHANGE_OF_LOSS = 1.0
+
+
+class SteeredRuleState(NamedTuple):
+    """State of a rule that steers γ, between rounds.
+
+    Attributes:
+      accumulators: as in `LearnedRuleState`.
+      count: rounds done, int32.
+      local_rate: what γ is to be multiplied by in the next round; 1 before the first.
+      last_loss: the last round's training loss; not a number where it is not known.
+      highest_loss: a bound of recent losses; infinity where none is known.
+    """
+
+    accumulators: PyTree
+    count: jax.Array  # type: ignore[assignment]
+    local_rate: jax.Array
+    last_loss: jax.Array
+    highest_loss: jax.Array
+
+
+@gin.configurable(module="comm_lopt")
+@dataclasses.dataclass(frozen=True)
+class Steering:
+    """The next round's γ grows while rounds agree with those before, and shrinks where they do not.
+
+    With m_i the averages of Δ from before this round, and cosines that are means over the tensors
+    of two or more axes that moved,
+
+      log r ← log r + η · clip(Σ_i (w_i + 10 x_i) cos(Δ, m_i) + 10 y · log(L / L_last) + 10 b, ±2),
+
+    where r multiplies γ, L is the round's training loss, w = (1, 0, ...), and theta's x, y and b
+    are 0 at first: hypergradient descent on log γ (Baydin et al. 2018), with the first momentum
+    in place of the last step. As Δ and m_i scale together, r does not change where both do.
+
+    A round is undone, and r divided by `cut`, if its Δ or its loss is not finite, or if its loss is
+    `highest_ratio` times as high as the highest of late; that bound falls by a tenth each round and
+    rises by half when a round is undone, so that no loss is refused for long. Without a loss Δ
+    alone decides.
+
+    Attributes:
+      pace: η.
+      low: the smallest r.
+      high: the largest r.
+      cut: r is divided by it when a round is undone.
+      highest_ratio: see above.
+    """
+
+    pace: float = 0.2
+    low: float = 1e-4
+    high: float = 1e4
+    cut: float = 4.0
+    highest_ratio: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name, above in (("pace", 0.0), ("low", 0.0), ("cut", 1.0), ("highest_ratio", 1.0)):
+            require_range(name, getattr(self, name), above, exclude_low=True)
+        require_range("high", self.high, self.low)
+
+    def init(self, num_momenta: int) -> PyTree:
+        """Its part of theta."""
+        return {
+            "weights": jnp.zeros(num_momenta, jnp.float32),
+            "loss": jnp.zeros((), jnp.float32),
+            "bias": jnp.zeros((), jnp.float32),
+        }
+
+    def start(self, accumulators: PyTree, count: jax.Array) -> SteeredRuleState:
+        """The state before the first round."""
+        unknown = jnp.full((), jnp.nan, jnp.float32)
+        return SteeredRuleState(
+            accumulators, count, jnp.ones((), jnp.float32), unknown, jnp.full_like(unknown, jnp.inf)
+        )
+
+    def undoes(
+        self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
+    ) -> jax.Array:
+        """Whether a round is undone: a truth value."""
+        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(delta)) for delta in deltas]))
+        if loss is None:
+            return ~finite
+        # A loss that is not positive says nothing by its ratio to another.
+        high = (loss > self.highest_ratio * state.highest_loss) & (state.highest_loss > 0)
+        return ~finite | ~jnp.isfinite(loss) | high
+
+    def after(
+        self,
+        theta: PyTree,
+        state: SteeredRuleState,
+        alignment: jax.Array,
+        loss: jax.Array | None,
+        undone: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """r, the last loss and the bound of losses after a round.
+
+        Args:
+          theta: from `init`.
+          state: before the round.
+          alignment: cos(Δ, m_i), [D].
+          loss: the round's training loss, if it is known.
+          undone: whether the round is undone.
+        """
+        first = jnp.zeros_like(alignment).at[0].set(1.0)
+        change = jnp.dot(first + _PACE * theta["weights"], alignment) + _PACE * theta["bias"]
+        last, highest = state.last_loss, state.highest_loss
+        if loss is not None:
+            loss = jnp.asarray(loss, jnp.float32)
+            grown = jnp.log(jnp.maximum(loss, _TINY)) - jnp.log(jnp.maximum(last, _TINY))
+            grown = jnp.where(jnp.isfinite(last), grown, 0.0)
+            bound = _LARGEST_CHANGE_OF_LOSS
+            change = change + _PACE * theta["loss"] * jnp.clip(grown, -bound, bound)
+            decayed = jnp.where(jnp.isfinite(highest), 0.9 * highest, loss)
+            highest = jnp.where(undone, 1.5 * highest, jnp.maximum(loss, decayed))
+            last = jnp.where(undone, last, loss)
+        factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(self.pace * jnp.clip(change, -2.0, 2.0)))
+        return jnp.clip(state.local_rate * factor, self.low, self.high), last, highest
+
+
+def alignment(deltas: list[jax.Array], momenta: list[jax.Array]) -> jax.Array:
+    """cos(Δ, m_i), [D]: mean over the tensors of two or more axes that moved, or over all of them.
+
+    Args:
+      deltas: Δ of each tensor, [*s].
+      momenta: m of each tensor, [D, *s].
+    """
+    large = [i for i, delta in enumerate(deltas) if delta.ndim > 1 and delta.size]
+    chosen = large or [i for i, delta in enumerate(deltas) if delta.size]
+    cosines, moved = [], []
+    for i in chosen:
+        delta, momentum = deltas[i], momenta[i]
+        flat, flat_momentum = delta.reshape(-1), momentum.reshape(len(momentum), -1)
+        # Divided first, so that squares of small numbers are not lost.
+        size = jnp.max(jnp.abs(flat))
+        sizes = jnp.max(jnp.abs(flat_momentum), axis=1, keepdims=True)
+        flat = flat / jnp.where(size > 0, size, 1.0)
+        flat_momentum = flat_momentum / jnp.where(sizes > 0, sizes, 1.0)
+        norm = jnp.sqrt(jnp.sum(jnp.square(flat)))
+        norms = jnp.sqrt(jnp.sum(jnp.square(flat_momentum), axis=1))
+        cosines.append(flat_momentum @ flat / jnp.maximum(norm * norms, _TINY))
+        moved.append(size > 0)
+    count = jnp.sum(jnp.stack(moved).astype(jnp.float32))
+    return jnp.sum(jnp.stack(cosines), axis=0) / jnp.maximum(count, 1.0)

@@ -1,0 +1,51 @@
+"""Rules that steer the local learning rate: γ of the next round is a multiple of the user's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+
+__all__ = ["local_rate_of", "scaled_by"]
+
+PyTree = Any
+
+_FIELD = "local_rate"
+
+
+def local_rate_of(state: PyTree) -> jax.Array | None:
+    """What the local learning rate is to be multiplied by in the next round; None: nothing says.
+
+    It is the field `local_rate` of the state of a rule, be it alone, inside `optax.chain`, or
+    inside another transformation. A loop of one's own asks for it before each round.
+
+    Args:
+      state: of an optax transformation.
+
+    Raises:
+      KeyError: several rules say it.
+    """
+    return optax.tree.get(state, _FIELD)
+
+
+def scaled_by(
+    local_opt: optax.GradientTransformation, rate: jax.Array | None
+) -> optax.GradientTransformation:
+    """A local optimizer whose every step is `rate` times as long; itself if None.
+
+    Args:
+      local_opt: the local optimizer, whose state stays as it is.
+      rate: a scalar.
+    """
+    if rate is None:
+        return local_opt
+    local_opt = optax.with_extra_args_support(local_opt)
+
+    def update(
+        gradient: PyTree, state: PyTree, params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        steps, state = local_opt.update(gradient, state, params, **extra)
+        return jax.tree.map(lambda step: rate.astype(step.dtype) * step, steps), state
+
+    return optax.GradientTransformationExtraArgs(local_opt.init, update)
