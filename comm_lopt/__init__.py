@@ -20,7 +20,12 @@ from comm_lopt.data.sources.idx import read_idx
 from comm_lopt.data.sources.idx_folder import idx_folder_datasets
 from comm_lopt.data.sources.imagenet import imagenet_datasets
 from comm_lopt.data.sources.npz import npz_datasets
-from comm_lopt.data.sources.text import lm1b_datasets, python_topics_datasets, text_file_datasets
+from comm_lopt.data.sources.text import (
+    lm1b_datasets,
+    python_library_datasets,
+    python_topics_datasets,
+    text_file_datasets,
+)
 from comm_lopt.methods import Method, hand_designed, learned
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.every_h_steps import every_h_steps
@@ -42,10 +47,12 @@ from comm_lopt.optimizers.local_rate import local_rate_of
 from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_entry
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
+from comm_lopt.tasks.autoencoder import AutoencoderTask
 from comm_lopt.tasks.cifar import cifar10_conv, cifar10_mlp, cifar100_conv, cifar100_mlp
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.fashion_mnist import (
+    fashion_mnist_ae8,
     fashion_mnist_conv,
     fashion_mnist_mlp,
     fashion_mnist_mlp8,
@@ -58,7 +65,7 @@ from comm_lopt.tasks.imagenet import (
     imagenet_mlp,
     imagenet_resnet,
 )
-from comm_lopt.tasks.language import lm1b_transformer, transformer_lm
+from comm_lopt.tasks.language import gru_lm, lm1b_transformer, transformer_lm
 from comm_lopt.tasks.language_modelling import LanguageModellingTask
 from comm_lopt.tasks.local_optimizers import (
     LOCAL_OPTIMIZERS,
@@ -69,6 +76,7 @@ from comm_lopt.tasks.local_optimizers import (
 from comm_lopt.tasks.local_round import RoundOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.tasks.networks.convnet import convnet
+from comm_lopt.tasks.networks.gru import gru
 from comm_lopt.tasks.networks.mlp import mlp
 from comm_lopt.tasks.networks.resnet import resnet
 from comm_lopt.tasks.networks.transformer import transformer
@@ -89,6 +97,7 @@ __all__ = [
     "TASKS",
     "AdaFeatures",
     "AlphaFromStatistics",
+    "AutoencoderTask",
     "ConstantAlpha",
     "DataError",
     "DataParallelTaskFamily",
@@ -136,12 +145,15 @@ __all__ = [
     "digits_datasets",
     "digits_mlp",
     "every_h_steps",
+    "fashion_mnist_ae8",
     "fashion_mnist_conv",
     "fashion_mnist_datasets",
     "fashion_mnist_mlp",
     "fashion_mnist_mlp8",
     "fashion_mnist_vit",
     "find_fashion_mnist",
+    "gru",
+    "gru_lm",
     "hand_designed",
     "idx_folder_datasets",
     "imagenet_conv",
@@ -167,6 +179,7 @@ __all__ = [
     "mlp",
     "npz_datasets",
     "optimizer_entry",
+    "python_library_datasets",
     "python_topics_datasets",
     "read_idx",
     "resnet",

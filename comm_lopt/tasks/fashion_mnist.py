@@ -8,13 +8,15 @@ import gin
 
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.sources.fashion_mnist import fashion_mnist_datasets
+from comm_lopt.tasks.autoencoder import AutoencoderTask
 from comm_lopt.tasks.image_classification import image_family
 from comm_lopt.tasks.networks.convnet import convnet
 from comm_lopt.tasks.networks.mlp import mlp
 from comm_lopt.tasks.networks.vit import vit
-from comm_lopt.upstream import TaskFamily
+from comm_lopt.upstream import TaskFamily, single_task_to_family
 
 __all__ = [
+    "fashion_mnist_ae8",
     "fashion_mnist_conv",
     "fashion_mnist_mlp",
     "fashion_mnist_mlp8",
@@ -83,3 +85,17 @@ def fashion_mnist_vit(
     """
     network = vit(width, num_layers, num_heads, patch_size)
     return image_family("fashion_mnist_vit", datasets or fashion_mnist_datasets(), network)
+
+
+@gin.configurable(module="comm_lopt")
+def fashion_mnist_ae8(
+    hidden_sizes: Sequence[int] = (32, 8, 32), datasets: ExampleDatasets | None = None
+) -> TaskFamily:
+    """An autoencoder 64-32-8-32-64 on images resized to 8×8.
+
+    Args:
+      hidden_sizes: widths of the hidden layers.
+      datasets: `fashion_mnist_datasets(image_size=8)` with its other gin bindings if None.
+    """
+    data = datasets or fashion_mnist_datasets(image_size=8)
+    return single_task_to_family(AutoencoderTask(data, hidden_sizes, "fashion_mnist_ae8"))

@@ -1,16 +1,21 @@
-"""Language tasks: decoder-only transformers that predict a text's next byte."""
+"""Language tasks: transformers and a recurrent network that predict a text's next byte."""
 
 from __future__ import annotations
 
 import gin
 
 from comm_lopt.data.feeding.datasets import ExampleDatasets
-from comm_lopt.data.sources.text import lm1b_datasets, python_topics_datasets
+from comm_lopt.data.sources.text import (
+    lm1b_datasets,
+    python_library_datasets,
+    python_topics_datasets,
+)
 from comm_lopt.tasks.language_modelling import LanguageModellingTask
+from comm_lopt.tasks.networks.gru import gru
 from comm_lopt.tasks.networks.transformer import transformer
 from comm_lopt.upstream import TaskFamily, single_task_to_family
 
-__all__ = ["lm1b_transformer", "transformer_lm"]
+__all__ = ["gru_lm", "lm1b_transformer", "transformer_lm"]
 
 
 @gin.configurable(module="comm_lopt")
@@ -64,3 +69,18 @@ def lm1b_transformer(
     return transformer_lm(
         width, num_layers, num_heads, length, data, name=f"lm1b_transformer{width}"
     )
+
+
+@gin.configurable(module="comm_lopt")
+def gru_lm(
+    width: int = 32, length: int = 16, datasets: ExampleDatasets | None = None
+) -> TaskFamily:
+    """A recurrent network on the source of Python's standard library, or any other text.
+
+    Args:
+      width: size of a token and of the state.
+      length: L, bytes in a window.
+      datasets: `python_library_datasets(L)` with its other gin bindings if None.
+    """
+    data = datasets or python_library_datasets(length=length)
+    return single_task_to_family(LanguageModellingTask(data, gru(width), "gru_lm"))

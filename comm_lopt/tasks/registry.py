@@ -11,6 +11,7 @@ from comm_lopt.data.sources.registry import SOURCES
 from comm_lopt.tasks.cifar import cifar10_conv, cifar10_mlp, cifar100_conv, cifar100_mlp
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.fashion_mnist import (
+    fashion_mnist_ae8,
     fashion_mnist_conv,
     fashion_mnist_mlp,
     fashion_mnist_mlp8,
@@ -22,7 +23,7 @@ from comm_lopt.tasks.imagenet import (
     imagenet_mlp,
     imagenet_resnet,
 )
-from comm_lopt.tasks.language import lm1b_transformer, transformer_lm
+from comm_lopt.tasks.language import gru_lm, lm1b_transformer, transformer_lm
 from comm_lopt.tasks.sampled_mlp import sampled_mlp
 from comm_lopt.upstream import TaskFamily
 
@@ -130,6 +131,14 @@ TASKS: Mapping[str, TaskEntry] = {
         "vision transformer: width 32, 2 layers, 4 heads, 16 patches",
         27_978,
     ),
+    "fashion_mnist_ae8": TaskEntry(
+        fashion_mnist_ae8,
+        "fashion_mnist",
+        "at 8x8, autoencoder 64-32-8-32-64",
+        4_744,
+        batch_size=32,
+        num_rounds=100,
+    ),
     "sampled_mlp": TaskEntry(
         sampled_mlp,
         "digits, fashion_mnist",
@@ -171,6 +180,14 @@ TASKS: Mapping[str, TaskEntry] = {
     "lm1b_transformer192": _lm1b(192, 12, 12, 16, 5_440_384, _GENERALISATION),
     "lm1b_transformer32": _lm1b(32, 2, 4, 8, 42_368, _GENERALISATION),
     "lm1b_transformer16": _lm1b(16, 1, 2, 8, 11_888),
+    "gru_lm": TaskEntry(
+        gru_lm,
+        "python_library",
+        "GRU: width 32, length 16",
+        22_880,
+        batch_size=32,
+        num_rounds=100,
+    ),
     "transformer_lm": TaskEntry(
         transformer_lm,
         "python_topics",

@@ -16,10 +16,15 @@ def _haiku_attention_needs_promotion(ordinary_promotion):
     yield
 
 
-@pytest.fixture(scope="module")
-def task():
-    datasets = python_topics_datasets(length=6, batch_size=3)
-    family = comm_lopt.transformer_lm(8, 2, 2, 6, datasets)
+FAMILIES = {
+    "transformer": lambda data: comm_lopt.transformer_lm(8, 2, 2, 6, data),
+    "gru": lambda data: comm_lopt.gru_lm(8, 6, data),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def task(request):
+    family = FAMILIES[request.param](python_topics_datasets(length=6, batch_size=3))
     return family.task_fn(family.sample(KEY))
 
 

@@ -12,13 +12,14 @@ from comm_lopt.data.sources.imagenet import IMAGENET32, IMAGENET64
 from comm_lopt.data.sources.npz import NPZ
 from comm_lopt.data.sources.prepared_source import PreparedSource
 from comm_lopt.data.sources.source import Source
-from comm_lopt.data.sources.text import LM1B, PYTHON_TOPICS, TEXT_FILE
+from comm_lopt.data.sources.text import LM1B, PYTHON_LIBRARY, PYTHON_TOPICS, TEXT_FILE
 
 __all__ = ["PREPARED", "SOURCES"]
 
 _ALL: tuple[Source, ...] = (
     DIGITS,
     PYTHON_TOPICS,
+    PYTHON_LIBRARY,
     FASHION_MNIST,
     CIFAR10,
     CIFAR100,

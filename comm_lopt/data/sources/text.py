@@ -1,9 +1,11 @@
-"""Text, read as bytes: any UTF-8 file, Python's own reference topics, and LM1B."""
+"""Text, read as bytes: any UTF-8 file, Python's reference topics and library, and LM1B."""
 
 from __future__ import annotations
 
 import functools
 import os
+import pathlib
+import sysconfig
 from collections.abc import Mapping
 
 import gin
@@ -20,9 +22,11 @@ from comm_lopt.data.sources.splits import LAST_FIFTH_HELD_OUT_WITH_TEST, percent
 
 __all__ = [
     "LM1B",
+    "PYTHON_LIBRARY",
     "PYTHON_TOPICS",
     "TEXT_FILE",
     "lm1b_datasets",
+    "python_library_datasets",
     "python_topics_datasets",
     "read_text",
     "text_file_datasets",
@@ -41,6 +45,12 @@ PYTHON_TOPICS = BundledSource(
     configurable="python_topics_datasets",
     where="part of Python",
 )
+PYTHON_LIBRARY = BundledSource(
+    name="python_library",
+    summary="2 MB of text, source of modules of Python's standard library",
+    configurable="python_library_datasets",
+    where="part of Python",
+)
 TEXT_FILE = YourSource(
     name="text_file",
     summary="any UTF-8 text, read as bytes",
@@ -49,6 +59,14 @@ TEXT_FILE = YourSource(
 )
 
 _NUM_BYTES = 256
+# One file each in every CPython from 3.11 on, and in none of them what `help()` topics quote.
+_LIBRARY_MODULES = (
+    "argparse", "ast", "calendar", "configparser", "csv", "difflib", "doctest", "enum", "fractions",
+    "functools", "gettext", "heapq", "imaplib", "inspect", "ipaddress", "mailbox", "optparse", "os",
+    "pickle", "pickletools", "platform", "random", "shutil", "smtplib", "socket", "statistics",
+    "subprocess", "tarfile", "tempfile", "textwrap", "threading", "traceback", "typing", "uuid",
+    "weakref",
+)  # fmt: skip
 
 
 def read_text(path: str | os.PathLike[str]) -> np.ndarray:
@@ -114,6 +132,27 @@ def python_topics_datasets(
 
 
 @gin.configurable(module="comm_lopt")
+def python_library_datasets(
+    length: int = 64, batch_size: int = 32, seed: int = 0
+) -> ExampleDatasets:
+    """Windows of the source of Python's standard library, which every CPython carries.
+
+    About 2 MB, of 35 modules; they differ, as does their digest, from one Python version to the
+    next. Splits as in `text_file_datasets`.
+
+    Args:
+      length: L, bytes that a window gives to read.
+      batch_size: B.
+      seed: seed of the order in which training draws windows.
+
+    Raises:
+      FileNotFoundError: this Python keeps no source of its library.
+      ValueError: L or B below 1.
+    """
+    return _resident_text(_python_library(), length, batch_size, seed)
+
+
+@gin.configurable(module="comm_lopt")
 def lm1b_datasets(
     length: int = 64,
     batch_size: int = 32,
@@ -149,6 +188,19 @@ def _python_topics() -> np.ndarray:
 
     text = "\n".join(topics[name] for name in sorted(topics))
     return np.frombuffer(text.encode("utf-8"), np.uint8)
+
+
+@functools.lru_cache(maxsize=1)
+def _python_library() -> np.ndarray:
+    folder = pathlib.Path(sysconfig.get_path("stdlib"))
+    files = [folder / f"{name}.py" for name in _LIBRARY_MODULES]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} has no {', '.join(missing)}: this Python keeps no source of its library; "
+            "use one that does, or text_file_datasets with a text of your own."
+        )
+    return np.frombuffer(b"\n".join(file.read_bytes() for file in files), np.uint8)
 
 
 def _resident_text(text: np.ndarray, length: int, batch_size: int, seed: int) -> ExampleDatasets:

@@ -7,9 +7,11 @@ from small_data import write_prepared
 from comm_lopt.data.feeding.device import DeviceDatasets
 from comm_lopt.data.feeding.examples import SPLITS
 from comm_lopt.data.feeding.streams import StreamDatasets
+from comm_lopt.data.sources import text as text_sources
 from comm_lopt.data.sources.folder import DataError
 from comm_lopt.data.sources.text import (
     lm1b_datasets,
+    python_library_datasets,
     python_topics_datasets,
     read_text,
     text_file_datasets,
@@ -100,6 +102,21 @@ def test_python_topics_are_utf8_text_in_stretches():
     assert text == "\n".join(text for _, text in sorted(topics.items()))
     batch = datasets.gather(next(datasets.train))["text"]
     assert_windows_of(batch, datasets.array_of("train", "text"), 32)
+
+
+def test_python_library_is_source_of_which_topics_have_nothing(monkeypatch, tmp_path):
+    datasets = python_library_datasets(length=32, batch_size=4)
+    together = np.concatenate(list(text_of(datasets).values()))
+    assert together.size > 1_000_000
+    source = together.tobytes().decode("utf-8")
+    assert source.count("\ndef ") > 500
+    topics = np.concatenate(list(text_of(python_topics_datasets(length=32)).values()))
+    lines = {line for line in topics.tobytes().decode("utf-8").splitlines() if len(line) > 60}
+    assert len(lines & {*source.splitlines()}) < 0.001 * len(lines)
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    text_sources._python_library.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"argparse\.py.*keeps no source"):
+        python_library_datasets()
 
 
 def test_lm1b_streams_windows_of_the_prepared_text(tmp_path):
