@@ -1,10 +1,8 @@
 """The table of test tasks: what was done is not done again, and verdicts are what records say."""
 
 import dataclasses
-import importlib
 import json
 import pathlib
-import sys
 
 import jax
 import numpy as np
@@ -31,14 +29,9 @@ num_rounds = 4
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """Imports a module of the experiment by name; other experiments have some of these names."""
-    for path in FOLDER.glob("*.py"):
-        monkeypatch.delitem(sys.modules, path.stem, raising=False)
-    monkeypatch.syspath_prepend(FOLDER)
-    yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+def module(modules_of):
+    """Imports a module of the experiment by name."""
+    return modules_of("generalisation")
 
 
 @pytest.fixture

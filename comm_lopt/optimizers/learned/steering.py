@@ -63,6 +63,7 @@ class Steering:
       high: the largest r.
       cut: r is divided by it when a round is undone.
       highest_ratio: see above.
+      learned: whether x, y and b are in theta; otherwise they stay 0.
     """
 
     pace: float = 0.2
@@ -70,6 +71,7 @@ class Steering:
     high: float = 1e4
     cut: float = 4.0
     highest_ratio: float = 2.0
+    learned: bool = True
 
     def __post_init__(self) -> None:
         for name, above in (("pace", 0.0), ("low", 0.0), ("cut", 1.0), ("highest_ratio", 1.0)):
@@ -78,6 +80,9 @@ class Steering:
 
     def init(self, num_momenta: int) -> PyTree:
         """Its part of theta."""
+        return self._at_rest(num_momenta) if self.learned else {}
+
+    def _at_rest(self, num_momenta: int) -> PyTree:
         return {
             "weights": jnp.zeros(num_momenta, jnp.float32),
             "loss": jnp.zeros((), jnp.float32),
@@ -119,6 +124,7 @@ class Steering:
           loss: the round's training loss, if it is known.
           undone: whether the round is undone.
         """
+        theta = theta if self.learned else self._at_rest(len(alignment))
         first = jnp.zeros_like(alignment).at[0].set(1.0)
         change = jnp.dot(first + _PACE * theta["weights"], alignment) + _PACE * theta["bias"]
         last, highest = state.last_loss, state.highest_loss
