@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from comm_lopt.optimizers.as_upstream import as_upstream
+from comm_lopt.optimizers.learned.multiplicative import MultiplicativeRule
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.tasks.local_round import mean_of_squares
 from comm_lopt.upstream import LearnedOptimizer
@@ -47,6 +48,11 @@ class AlongRoots(LearnedOptimizer):
 def learned_optimizer(name, **arguments):
     workers = {"num_workers": K} if name in NEEDS_WORKERS else {}
     return OPTIMIZERS[name].make(**workers, **arguments)
+
+
+def multipliers(name, **found):
+    """The arguments that only a published rule has; none for a relative one."""
+    return found if issubclass(OPTIMIZERS[name].make, MultiplicativeRule) else {}
 
 
 def hyperparameters(name):

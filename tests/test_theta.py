@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from small_rules import multipliers
 
 import comm_lopt  # isort: skip
 
@@ -43,9 +44,8 @@ def _header(learned_opt, **changes):
 
 @pytest.mark.parametrize("name", LEARNED)
 def test_saved_theta_comes_back_bit_for_bit_with_its_optimizer(tmp_path, name):
-    learned_opt = comm_lopt.OPTIMIZERS[name].make(
-        hidden_size=5, step_multiplier=0.01, exponent_multiplier=0.02
-    )
+    arguments = multipliers(name, step_multiplier=0.01, exponent_multiplier=0.02)
+    learned_opt = comm_lopt.OPTIMIZERS[name].make(hidden_size=5, **arguments)
     theta, path = _saved(tmp_path, learned_opt)
     for given in (path, tmp_path):
         loaded_opt, loaded, trained_on = comm_lopt.load_theta(given)
@@ -53,6 +53,29 @@ def test_saved_theta_comes_back_bit_for_bit_with_its_optimizer(tmp_path, name):
         assert type(loaded_opt) is type(learned_opt)
         assert loaded_opt.hparams() == learned_opt.hparams()
         assert trained_on == {"task": "a task"}
+
+
+@pytest.mark.parametrize("steering", [False, comm_lopt.Steering(pace=0.1, cut=3.0)])
+@pytest.mark.parametrize(
+    "step_size",
+    [
+        comm_lopt.ConstantAlpha(1.5),
+        comm_lopt.LearnedAlpha(0.5),
+        comm_lopt.AlphaFromStatistics(high=3.0, hidden_size=3),
+        comm_lopt.MomentumAlpha(exponents=(0.1, 0.2, 0.3)),
+    ],
+)
+def test_every_step_size_comes_back_with_and_without_steering(tmp_path, step_size, steering):
+    learned_opt = comm_lopt.LAggR(
+        step_size=step_size, steering=steering, time=True, learned_decays=True
+    )
+    theta, path = _saved(tmp_path, learned_opt)
+    loaded_opt, loaded, _ = comm_lopt.load_theta(path)
+    jax.tree.map(np.testing.assert_array_equal, loaded, theta)
+    assert loaded_opt.step_size == step_size
+    assert loaded_opt.steering == (steering or None)
+    assert (loaded_opt.time, loaded_opt.learned_decays) == (True, True)
+    assert ("steering" in loaded) == bool(steering)
 
 
 def test_theta_whose_arrays_lie_in_another_order_comes_back(tmp_path):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.optimizers.full_precision import in_full_precision
-from comm_lopt.optimizers.local_rate import local_rate_of
+from comm_lopt.optimizers.local_rate import local_rate_of, was_undone
 from comm_lopt.round_state import between_rounds, round_state
 from comm_lopt.upstream import Optimizer
 
@@ -96,7 +96,7 @@ class GlobalOptimizer(Optimizer):
         )
         return GlobalOptimizerState(
             params=params,
-            state=between_rounds(model_state, local_rate_of(transform_state)),
+            state=_stored(opt_state, model_state, transform_state),
             transform_state=transform_state,
             iteration=opt_state.iteration + 1,
         )
@@ -107,6 +107,19 @@ class GlobalOptimizer(Optimizer):
         """The next parameters, and the transformation's state."""
         updates, state = self.transformation.update(delta, state, params, **extra)
         return optax.apply_updates(params, updates), state
+
+
+def _stored(before: GlobalOptimizerState, model_state: PyTree, transform_state: PyTree) -> PyTree:
+    """What is stored after a round: what was stored before it, if the rule undid the round."""
+    rate = local_rate_of(transform_state)
+    new = between_rounds(model_state, rate)
+    undone = was_undone(before.transform_state, transform_state)
+    structure: Any = jax.tree.structure(new)
+    # Where this was a first round from nothing, there is nothing to go back to.
+    if undone is None or structure != jax.tree.structure(before.state):
+        return new
+    kept = jax.tree.map(lambda old, new: jnp.where(undone, old, new), before.state, new)
+    return kept._replace(local_rate=rate)
 
 
 def as_upstream(

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import optax
 
-__all__ = ["local_rate_of", "scaled_by"]
+__all__ = ["local_rate_of", "scaled_by", "was_undone"]
 
 PyTree = Any
 
-_FIELD = "local_rate"
+_RATE, _UNDONE = "local_rate", "rounds_undone"
 
 
 def local_rate_of(state: PyTree) -> jax.Array | None:
@@ -26,7 +26,20 @@ def local_rate_of(state: PyTree) -> jax.Array | None:
     Raises:
       KeyError: several rules say it.
     """
-    return optax.tree.get(state, _FIELD)
+    return optax.tree.get(state, _RATE)
+
+
+def was_undone(before: PyTree, after: PyTree) -> jax.Array | None:
+    """Whether a rule undid a round, so that all that the round changed is to be as before.
+
+    None where no rule says it; errors are those of `local_rate_of`.
+
+    Args:
+      before: state before the round.
+      after: state after it.
+    """
+    count = optax.tree.get(after, _UNDONE)
+    return None if count is None else count > optax.tree.get(before, _UNDONE)
 
 
 def scaled_by(

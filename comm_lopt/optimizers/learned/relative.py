@@ -32,6 +32,7 @@ PyTree = Any
 _RANDOM_PART = 0.1
 _LARGEST_RATIO = 10.0
 _TINY = 1e-12
+_SMALLEST = 1e-30
 
 
 @gin.configurable(module="comm_lopt")
@@ -136,13 +137,15 @@ class LOptR(GlobalLearnedOptimizer):
             return same, plain._replace(count=plain.count + 1)
 
         treedef: Any = jax.tree.structure(params)
-        deltas = treedef.flatten_up_to(delta)
+        deltas = [jnp.asarray(d, jnp.float32) for d in treedef.flatten_up_to(delta)]
+        value = None if value is None else jnp.asarray(value, jnp.float32)
         undone = self.steering.undoes(state, deltas, value)
         out, new = jax.lax.cond(undone, undo, go_on, plain, params)
         momenta = treedef.flatten_up_to(state.accumulators.momentum)
         aligned = alignment(deltas, momenta)
         steered = self.steering.after(theta["steering"], state, aligned, value, undone)
-        return out, SteeredRuleState(new.accumulators, new.count, *steered)
+        rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
+        return out, SteeredRuleState(new.accumulators, new.count, *steered, rounds_undone)
 
     def _time(self, count: jax.Array) -> jax.Array:
         return time_features(count) if self.time else jnp.zeros(0, jnp.float32)
@@ -206,9 +209,9 @@ class LAggR(LOptR):
         del worker_weights
         squares = jnp.asarray(seen, jnp.float32)
         spread = jnp.sqrt(jnp.maximum(squares - jnp.square(delta), 0.0))
+        # Δ/σ within bounds, which rounding of a σ of 0 does not change.
+        ratio = delta / jnp.maximum(jnp.maximum(spread, jnp.abs(delta) / _LARGEST_RATIO), _SMALLEST)
         # Of the size of Δ, as gradient inputs are.
-        bound = _LARGEST_RATIO * spread
-        ratio = jnp.clip(delta, -bound, bound) / jnp.maximum(spread, _TINY)
         return jnp.stack([delta, spread, root_mean_square(delta) * ratio])
 
 

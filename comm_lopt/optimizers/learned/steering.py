@@ -29,6 +29,7 @@ class SteeredRuleState(NamedTuple):
       local_rate: what γ is to be multiplied by in the next round; 1 before the first.
       last_loss: the last round's training loss; not a number where it is not known.
       highest_loss: a bound of recent losses; infinity where none is known.
+      rounds_undone: how many were undone, int32.
     """
 
     accumulators: PyTree
@@ -36,6 +37,7 @@ class SteeredRuleState(NamedTuple):
     local_rate: jax.Array
     last_loss: jax.Array
     highest_loss: jax.Array
+    rounds_undone: jax.Array
 
 
 @gin.configurable(module="comm_lopt")
@@ -52,10 +54,10 @@ class Steering:
     are 0 at first: hypergradient descent on log γ (Baydin et al. 2018), with the first momentum
     in place of the last step. As Δ and m_i scale together, r does not change where both do.
 
-    A round is undone, and r divided by `cut`, if its Δ or its loss is not finite, or if its loss is
-    `highest_ratio` times as high as the highest of late; that bound falls by a tenth each round and
-    rises by half when a round is undone, so that no loss is refused for long. Without a loss Δ
-    alone decides.
+    A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
+    its loss is `highest_ratio` times as high as the highest of late; that bound falls by a tenth
+    each round and rises by half when a round is undone, so that no loss is refused for long.
+    Without a loss Δ alone decides.
 
     Attributes:
       pace: η.
@@ -92,15 +94,14 @@ class Steering:
     def start(self, accumulators: PyTree, count: jax.Array) -> SteeredRuleState:
         """The state before the first round."""
         unknown = jnp.full((), jnp.nan, jnp.float32)
-        return SteeredRuleState(
-            accumulators, count, jnp.ones((), jnp.float32), unknown, jnp.full_like(unknown, jnp.inf)
-        )
+        one, infinite = jnp.ones_like(unknown), jnp.full_like(unknown, jnp.inf)
+        return SteeredRuleState(accumulators, count, one, unknown, infinite, jnp.zeros_like(count))
 
     def undoes(
         self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
     ) -> jax.Array:
         """Whether a round is undone: a truth value."""
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(delta)) for delta in deltas]))
+        finite = jnp.isfinite(sum((jnp.sum(jnp.square(d)) for d in deltas), jnp.float32(0.0)))
         if loss is None:
             return ~finite
         # A loss that is not positive says nothing by its ratio to another.
@@ -120,16 +121,15 @@ class Steering:
         Args:
           theta: from `init`.
           state: before the round.
-          alignment: cos(Δ, m_i), [D].
+          alignment: cos(Δ, m_i), [D]; or 0.
           loss: the round's training loss, if it is known.
           undone: whether the round is undone.
         """
-        theta = theta if self.learned else self._at_rest(len(alignment))
-        first = jnp.zeros_like(alignment).at[0].set(1.0)
-        change = jnp.dot(first + _PACE * theta["weights"], alignment) + _PACE * theta["bias"]
+        theta = theta if self.learned else self._at_rest(alignment.size)
+        weights = (_PACE * theta["weights"]).at[0].add(1.0)
+        change = jnp.sum(weights * alignment) + _PACE * theta["bias"]
         last, highest = state.last_loss, state.highest_loss
         if loss is not None:
-            loss = jnp.asarray(loss, jnp.float32)
             grown = jnp.log(jnp.maximum(loss, _TINY)) - jnp.log(jnp.maximum(last, _TINY))
             grown = jnp.where(jnp.isfinite(last), grown, 0.0)
             bound = _LARGEST_CHANGE_OF_LOSS
@@ -144,24 +144,27 @@ class Steering:
 def alignment(deltas: list[jax.Array], momenta: list[jax.Array]) -> jax.Array:
     """cos(Δ, m_i), [D]: mean over the tensors of two or more axes that moved, or over all of them.
 
+    0 where there are no parameters.
+
     Args:
       deltas: Δ of each tensor, [*s].
       momenta: m of each tensor, [D, *s].
     """
     large = [i for i, delta in enumerate(deltas) if delta.ndim > 1 and delta.size]
     chosen = large or [i for i, delta in enumerate(deltas) if delta.size]
-    cosines, moved = [], []
+    total = count = jnp.zeros((), jnp.float32)
     for i in chosen:
         delta, momentum = deltas[i], momenta[i]
-        flat, flat_momentum = delta.reshape(-1), momentum.reshape(len(momentum), -1)
+        # Not flattened, which an Explicit mesh would refuse.
+        axes = tuple(range(1, momentum.ndim))
         # Divided first, so that squares of small numbers are not lost.
-        size = jnp.max(jnp.abs(flat))
-        sizes = jnp.max(jnp.abs(flat_momentum), axis=1, keepdims=True)
-        flat = flat / jnp.where(size > 0, size, 1.0)
-        flat_momentum = flat_momentum / jnp.where(sizes > 0, sizes, 1.0)
-        norm = jnp.sqrt(jnp.sum(jnp.square(flat)))
-        norms = jnp.sqrt(jnp.sum(jnp.square(flat_momentum), axis=1))
-        cosines.append(flat_momentum @ flat / jnp.maximum(norm * norms, _TINY))
-        moved.append(size > 0)
-    count = jnp.sum(jnp.stack(moved).astype(jnp.float32))
-    return jnp.sum(jnp.stack(cosines), axis=0) / jnp.maximum(count, 1.0)
+        size = jnp.max(jnp.abs(delta))
+        sizes = jnp.max(jnp.abs(momentum), axis=axes, keepdims=True)
+        delta = delta / jnp.where(size > 0, size, 1.0)
+        momentum = momentum / jnp.where(sizes > 0, sizes, 1.0)
+        norm = jnp.sqrt(jnp.sum(jnp.square(delta)))
+        norms = jnp.sqrt(jnp.sum(jnp.square(momentum), axis=axes))
+        products = jnp.sum(momentum * delta[None], axis=axes)
+        total = total + products / jnp.maximum(norm * norms, _TINY)
+        count = count + (size > 0).astype(jnp.float32)
+    return total / jnp.maximum(count, 1.0)

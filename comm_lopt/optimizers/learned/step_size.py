@@ -191,7 +191,8 @@ class MomentumAlpha:
             raise ValueError(
                 f"{len(self.exponents)} exponents of {num_momenta} momenta; pass one for each."
             )
-        return {"shift": jnp.zeros((), jnp.float32), "exponents": jnp.zeros(num_momenta)}
+        zeros = jnp.zeros(num_momenta, jnp.float32)
+        return {"shift": jnp.zeros((), jnp.float32), "exponents": zeros}
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
         exponents = jnp.asarray(self.exponents, jnp.float32) + _PACE * theta["exponents"]

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from small_rules import LEARNED, K, learned_optimizer, multipliers
 from small_tasks import SoftmaxRegression, assert_trees_equal, softmax_batches
 
 from comm_lopt.optimizers.as_upstream import as_upstream
-from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
-from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.learned.lagg import LAggA
 from comm_lopt.optimizers.rules import slowmo
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.upstream import single_task_to_family
 
-K, H = 3, 2
+H = 2
 
 
 def frozen_bias():
@@ -25,13 +25,13 @@ def frozen_bias():
     )
 
 
-def train(opt, worker_deltas, rounds=3):
+def train(opt, rounds=3, **of_workers):
     family = LocalSGDTaskFamily(
         single_task_to_family(SoftmaxRegression()),
         K,
         H,
         frozen_bias(),
-        worker_deltas=worker_deltas,
+        **of_workers,
     )
     task = family.task_fn(0)
     key = jax.random.PRNGKey(0)
@@ -50,24 +50,29 @@ def train(opt, worker_deltas, rounds=3):
     return before, opt.get_params(state)
 
 
-@pytest.mark.parametrize("make", [LOptA, LAggA, LOpt, LAgg])
-def test_a_learned_rule_leaves_a_frozen_tensor_where_it_is(make):
-    workers = {"num_workers": K} if make in (LAgg, LAggA) else {}
-    learned_opt = make(step_multiplier=0.1, **workers)
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_rule_leaves_a_frozen_tensor_where_it_is(name):
+    learned_opt = learned_optimizer(name, **multipliers(name, step_multiplier=0.1))
     opt = learned_opt.opt_fn(learned_opt.init(jax.random.PRNGKey(0)))
-    before, after = train(opt, learned_opt.needs_worker_deltas)
+    needs = {
+        "worker_deltas": learned_opt.needs_worker_deltas,
+        "worker_squares": learned_opt.needs_worker_squares,
+    }
+    before, after = train(opt, **needs)
     assert_trees_equal(after["b"], before["b"])
     assert np.all(np.abs(after["w"] - before["w"]) > 1e-4)
 
 
 def test_so_does_a_hand_designed_one():
-    before, after = train(as_upstream(slowmo(), "SlowMo"), worker_deltas=False)
+    before, after = train(as_upstream(slowmo(), "SlowMo"))
     assert_trees_equal(after["b"], before["b"])
     assert np.all(np.abs(after["w"] - before["w"]) > 1e-4)
 
 
-def test_a_tensor_frozen_later_is_not_moved_by_what_is_remembered_of_it():
-    opt = LOptA(step_multiplier=0.1).opt_fn(LOptA().init(jax.random.PRNGKey(0)))
+@pytest.mark.parametrize("name", ["LOptA", "LOptR"])
+def test_a_tensor_frozen_later_is_not_moved_by_what_is_remembered_of_it(name):
+    learned_opt = learned_optimizer(name, **multipliers(name, step_multiplier=0.1))
+    opt = learned_opt.opt_fn(learned_opt.init(jax.random.PRNGKey(0)))
     params = {"w": jnp.ones((2, 3))}
     update = jax.jit(opt.update)
     moved = update(opt.init(params), {"w": jnp.ones((2, 3))})

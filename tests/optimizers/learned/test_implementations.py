@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_rules import K, learned_optimizer, multipliers
 from small_tasks import assert_trees_close
 
 from comm_lopt.optimizers.learned import blockwise, fused_kernel
@@ -13,8 +14,8 @@ from comm_lopt.optimizers.learned.implementations import IMPLEMENTATIONS
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.round_state import RoundState
 
-K = 3
-LEARNED = [name for name, entry in OPTIMIZERS.items() if entry.is_learned]
+# Relative rules also with a wider MLP than theirs.
+LEARNED = [n for n, entry in OPTIMIZERS.items() if entry.is_learned] + ["LOptR-32", "LAggR-32"]
 SHAPES = {
     "scalar": (),
     "vector": (50,),
@@ -25,6 +26,7 @@ SHAPES = {
     "special_axes_first": (9, 7, 2),
     "conv": (3, 2, 4, 6),
     "wide_conv": (2, 2, 7, 5),
+    "rank_5": (2, 1, 3, 4, 2),
 }
 
 
@@ -33,10 +35,13 @@ TILED = [("blockwise", 8), ("blockwise", 30), ("kernel", 16)]
 # Of the optimizers with the same features one, with each way and size; the others are slow.
 QUICK = {
     ("LOptA", "blockwise", 8), ("LAgg", "blockwise", 8), ("LAggA", "blockwise", 30),
-    ("LOpt", "blockwise", 30), ("LAggA", "kernel", 16), ("LOpt", "kernel", 16),
+    ("LOpt", "blockwise", 30), ("LOpt", "kernel", 16),
+    ("LOptR-32", "blockwise", 8), ("LAggR", "kernel", 16),
 }  # fmt: skip
-QUICK_MAPPED = {("LOptA", "blockwise", 30), ("LAgg", "blockwise", 30)}
-MAPPED = [(name, "blockwise", 30) for name in LEARNED] + [("LOptA", "kernel", 16)]
+QUICK_MAPPED = {(name, "blockwise", 30) for name in ("LOptA", "LAgg")}
+MAPPED = [(name, "blockwise", 30) for name in LEARNED] + [
+    (name, "kernel", 16) for name in ("LOptA", "LOptR-32", "LAggR")
+]
 
 
 def with_slow_ones(cases, quick):
@@ -51,8 +56,9 @@ def with_tiles(monkeypatch, tile):
 
 
 def make(name, implementation):
-    workers = {"num_workers": K} if name.startswith("LAgg") else {}
-    return OPTIMIZERS[name].make(step_multiplier=1.0, implementation=implementation, **workers)
+    name, _, width = name.partition("-")
+    arguments = {"hidden_size": int(width)} if width else multipliers(name, step_multiplier=1.0)
+    return learned_optimizer(name, implementation=implementation, **arguments)
 
 
 def random_theta(name, seed):

@@ -121,10 +121,10 @@ def mapped_on_an_explicit_mesh():
         assert_close(jax.jit(jax.vmap(update))(many), expected)
 
 
-def rounds_of_one_worker(kind):
+def rounds_of_one_worker(kind, name="LOptA"):
     """`every_h_steps` on sharded parameters."""
     params, (gradient, _) = make_params(), make_round(make_params())
-    transformation = every_h_steps(optax.adam(0.1), rule("LOptA"), 2)
+    transformation = every_h_steps(optax.adam(0.1), rule(name), 2)
 
     def train(params, gradient):
         state = transformation.init(params)
@@ -150,6 +150,7 @@ CHECKS = {
     "mapped_on_an_explicit_mesh": mapped_on_an_explicit_mesh,
     "rounds_of_one_worker-auto": functools.partial(rounds_of_one_worker, AxisType.Auto),
     "rounds_of_one_worker-explicit": functools.partial(rounds_of_one_worker, AxisType.Explicit),
+    "steered_rounds-explicit": functools.partial(rounds_of_one_worker, AxisType.Explicit, "LOptR"),
 }
 
 
