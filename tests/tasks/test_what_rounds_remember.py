@@ -99,12 +99,37 @@ def test_local_states_are_carried_beside_the_model_state_and_not_evaluated():
     assert_trees_equal(same, state)
 
 
+@pytest.mark.parametrize("cls", [LocalSGDTaskFamily, SingleWorkerTaskFamily])
+@pytest.mark.parametrize("persists", [False, True])
+def test_a_steered_round_is_one_of_another_local_rate(cls, persists):
+    """Of SGD, whose state does not know its rate, so that it is the same too."""
+    steered, half = (
+        make_family(cls, local_opt=optax.sgd(rate, DECAY), local_state_persists=persists).task_fn(0)
+        for rate in (RATE, RATE / 2)
+    )
+    params, state = steered.init_with_state(KEY)
+    kept = state.local_opt_states if persists else None
+    kept = jax.tree.map(lambda leaf: leaf + 0.1, kept)
+    batches = softmax_batches((K, H), 7)
+
+    def one_round(task, rate):
+        given = RoundState(None, local_opt_states=kept, local_rate=rate)
+        return jax.jit(jax.value_and_grad(task.loss_with_state, has_aux=True))(
+            params, given, KEY, batches
+        )
+
+    found = one_round(steered, jnp.float32(0.5))
+    assert_trees_close(found, one_round(half, None))
+    assert not np.allclose(found[1]["w"], one_round(steered, None)[1]["w"], rtol=0.1, atol=0)
+
+
 def test_what_is_stored_has_no_deltas_and_is_the_model_state_alone_if_nothing_lasts():
     deltas, weights = {"w": jnp.ones((K, 2))}, jnp.ones(K)
     assert between_rounds({"a": 1}) == {"a": 1}
     assert between_rounds(RoundState({"a": 1}, deltas, weights)) == {"a": 1}
     stored = between_rounds(RoundState({"a": 1}, deltas, weights, {"m": 2}, deltas))
     assert stored == RoundState({"a": 1}, local_opt_states={"m": 2})
+    assert between_rounds({"a": 1}, 0.5) == RoundState({"a": 1}, local_rate=0.5)
 
 
 def run_round(params, batches, weights=None, states=None, **changes):
