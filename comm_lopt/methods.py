@@ -170,6 +170,7 @@ class Method:
             local_state_persists=self.local_state_persists,
             worker_deltas=self.sends == "worker_deltas",
             worker_squares=self.sends == "mean_and_squares",
+            steered=True,
             partition=problem.partition,
             participation=problem.participation,
         )

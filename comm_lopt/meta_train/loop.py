@@ -47,7 +47,14 @@ _OF_WORKERS = {
 
 
 def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOptimizer) -> None:
-    """Raises ValueError unless the family hands on what the optimizer needs of its workers."""
+    """Raises ValueError unless the family does for its rounds what the optimizer needs."""
+    steering = getattr(learned_opt, "steering", None)
+    if steering is not None and steering.learned and not getattr(task_family, "steered", False):
+        raise ValueError(
+            f"{learned_opt.name} learns to steer the local learning rate, and the local steps of "
+            f"{task_family.name} do not heed it; set LocalSGDTaskFamily.steered = True, or "
+            "Steering.learned = False."
+        )
     for name, needed in _OF_WORKERS.items():
         if getattr(learned_opt, f"needs_{name}", False) and not getattr(task_family, name, False):
             raise ValueError(

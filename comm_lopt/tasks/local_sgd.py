@@ -161,7 +161,7 @@ class LocalSGDTask(Task):
         opt_states = carried.local_opt_states
         if family.local_state_persists and opt_states is None:
             opt_states = self._new_local_opt_states(params)
-        local_opt = scaled_by(self.local_opt, carried.local_rate)
+        local_opt = scaled_by(self.local_opt, carried.local_rate if family.steered else None)
         out = self._local_round(
             local_opt, params, carried.model_state, round_key, data, weights, opt_states
         )
@@ -216,6 +216,8 @@ class LocalSGDTaskFamily(TaskFamily):
         to K, or a fraction of K between 0 and 1; None: all.
       worker_squares: also hand the mean over workers of their deltas' squares to the rule (LAggR
         needs it), as `worker_deltas` does.
+      steered: whether local steps heed a rule that steers their learning rate (`Steering`). False
+        leaves γ as it is given or drawn, for meta-training on many of them.
 
     Raises:
       ValueError: K or H below 1, a worker's part smaller than a batch, a range that is none above
@@ -238,6 +240,7 @@ class LocalSGDTaskFamily(TaskFamily):
         partition: Partition | None = None,
         participation: float | None = None,
         worker_squares: bool = False,
+        steered: bool = True,
     ):
         if not isinstance(task_family, TaskFamily):
             raise TypeError(
@@ -254,6 +257,7 @@ class LocalSGDTaskFamily(TaskFamily):
         self.local_state_persists = local_state_persists
         self.worker_deltas = worker_deltas
         self.worker_squares = worker_squares
+        self.steered = steered
         self.partition = partition
         self.participation = checked_participation(participation, self.num_workers)
         self.datasets: Datasets | None = round_datasets(

@@ -58,6 +58,7 @@ def _warmup(num_meta_steps: int) -> tuple[str, str]:
 
 
 _UNSTEERED = "LOptR.steering = False"
+_STEERED = "LocalSGDTaskFamily.steered = True"
 
 LINES: Mapping[str, Line] = {
     BASE: Line("none"),
@@ -102,14 +103,14 @@ LINES: Mapping[str, Line] = {
     "learned_decays": _bound("learned decays", "LOptR.learned_decays = True"),
     "lagg": Line("LAggR: statistics of the workers", files=("optimizers/lagg_r.gin",)),
     # The local learning rate.
-    "rate_fixed": _bound("γ = 0.1 (drawn from 0.01 to 0.3)", _rate("0.1")),
-    "rate_high": _bound("γ drawn from 0.1 to 1 (0.01 to 0.3)", _rate("(0.1, 1.0)")),
-    "steering_fixed": _bound("steering not learned", "Steering.learned = False"),
-    "no_steering": _bound("no steering", _UNSTEERED),
-    "no_steering_rate_fixed": _bound("no steering, γ = 0.1", _UNSTEERED, _rate("0.1")),
-    "no_steering_rate_high": _bound(
-        "no steering, γ drawn from 0.1 to 1", _UNSTEERED, _rate("(0.1, 1.0)")
+    "rate_fixed": _bound("γ = 0.2 (drawn from 0.05 to 0.5)", _rate("0.2")),
+    "rate_wide": _bound("γ drawn from 0.01 to 1 (0.05 to 0.5)", _rate("(0.01, 1.0)")),
+    "steered": _bound("steered in meta-training as well", _STEERED, _rate("(0.01, 0.3)")),
+    "steering_learned": _bound(
+        "steering learned", _STEERED, _rate("(0.01, 0.3)"), "Steering.learned = True"
     ),
+    "pace_0.1": _bound("steering at half the pace, 0.1 (0.2)", "Steering.pace = 0.1"),
+    "no_steering": _bound("no steering", _UNSTEERED),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),

@@ -124,6 +124,13 @@ def test_lagg_on_a_family_without_worker_deltas_is_refused_before_work(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_steering_that_no_local_step_heeds_is_not_learned():
+    family = comm_lopt.LocalSGDTaskFamily(comm_lopt.digits_mlp(), 2, 2, steered=False)
+    check_fit(family, comm_lopt.LOptR())
+    with pytest.raises(ValueError, match="steered = True"):
+        check_fit(family, comm_lopt.LOptR(steering=comm_lopt.Steering(learned=True)))
+
+
 def test_rule_that_needs_squares_on_a_family_without_them_is_refused():
     arguments = {"num_workers": 2, "num_local_steps": 2}
     for family in (

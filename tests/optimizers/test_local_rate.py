@@ -14,11 +14,12 @@ from comm_lopt.meta_test.runs import run
 from comm_lopt.methods import learned
 from comm_lopt.optimizers.every_h_steps import every_h_steps
 from comm_lopt.optimizers.learned.relative import LOptR
+from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.optimizers.local_rate import local_rate_of, scaled_by
 from comm_lopt.tasks.digits import digits_mlp
 
 SEED, RATE, H, ROUNDS = 3, 0.1, 2, 10
-LEARNED_OPT = LOptR(hidden_size=4)
+LEARNED_OPT = LOptR(hidden_size=4, steering=Steering(learned=True))
 
 
 def test_the_rate_is_found_wherever_the_rule_stands():

@@ -123,6 +123,17 @@ def test_a_steered_round_is_one_of_another_local_rate(cls, persists):
     assert not np.allclose(found[1]["w"], one_round(steered, None)[1]["w"], rtol=0.1, atol=0)
 
 
+def test_a_family_that_is_not_steered_keeps_its_rate():
+    given, batches = RoundState(None, local_rate=jnp.float32(0.5)), softmax_batches((K, H), 7)
+
+    def loss_after(state, **arguments):
+        task = make_family(LocalSGDTaskFamily, **arguments).task_fn(0)
+        return task.loss_with_state(task.init(KEY), state, KEY, batches)[0]
+
+    assert loss_after(given, steered=False) == loss_after(None)
+    assert loss_after(given) != loss_after(None)
+
+
 def test_what_is_stored_has_no_deltas_and_is_the_model_state_alone_if_nothing_lasts():
     deltas, weights = {"w": jnp.ones((K, 2))}, jnp.ones(K)
     assert between_rounds({"a": 1}) == {"a": 1}

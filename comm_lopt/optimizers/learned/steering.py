@@ -73,7 +73,7 @@ class Steering:
     high: float = 1e4
     cut: float = 4.0
     highest_ratio: float = 2.0
-    learned: bool = True
+    learned: bool = False
 
     def __post_init__(self) -> None:
         for name, above in (("pace", 0.0), ("low", 0.0), ("cut", 1.0), ("highest_ratio", 1.0)):

@@ -9,7 +9,7 @@ import comm_lopt
 
 @pytest.mark.parametrize("undone", [False, True])
 def test_steering_that_is_not_learned_steers_as_one_that_was_not_meta_trained(undone):
-    learned, fixed = comm_lopt.Steering(), comm_lopt.Steering(learned=False)
+    learned, fixed = comm_lopt.Steering(learned=True), comm_lopt.Steering()
     assert fixed.init(2) == {}
     state = learned.start((), jnp.int32(0))._replace(last_loss=jnp.float32(1.0))
     seen = jnp.asarray([0.5, -0.2], jnp.float32), jnp.float32(0.8), jnp.asarray(undone)
@@ -19,5 +19,5 @@ def test_steering_that_is_not_learned_steers_as_one_that_was_not_meta_trained(un
 
 
 def test_it_is_told_with_theta():
-    rule = comm_lopt.LOptR(steering=comm_lopt.Steering(learned=False))
+    rule = comm_lopt.LOptR(steering=comm_lopt.Steering(learned=True))
     assert comm_lopt.LOptR.from_hparams(rule.hparams()).steering == rule.steering

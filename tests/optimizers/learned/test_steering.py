@@ -13,7 +13,7 @@ from comm_lopt.optimizers.learned.steering import Steering, alignment
 from comm_lopt.round_state import RoundState
 
 SHAPES = {"vector": (6,), "matrix": (3, 4), "often_frozen": (2, 2, 3)}
-LEARNED_OPT = LOptR(steering=Steering(pace=0.3))
+LEARNED_OPT = LOptR(steering=Steering(pace=0.3, learned=True))
 
 
 def theta_with(**steering):
@@ -105,7 +105,7 @@ def test_rounds_are_what_numpy_computes():
 
 
 def test_the_rate_stays_within_its_bounds():
-    steering = Steering(low=0.9, high=1.1)
+    steering = Steering(low=0.9, high=1.1, learned=True)
     state, theta = steering.start(None, jnp.int32(0)), steering.init(3)
     for cosines, expected in ((1.0, 1.1), (-1.0, 0.9)):
         aligned = jnp.full(3, cosines)
