@@ -33,6 +33,7 @@ from comm_lopt.meta_train.run import Run, RunParts
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
+from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.theta import load_theta, theta_file
 
 __all__ = ["check_fit", "meta_train"]
@@ -48,13 +49,7 @@ _OF_WORKERS = {
 
 def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOptimizer) -> None:
     """Raises ValueError unless the family does for its rounds what the optimizer needs."""
-    steering = getattr(learned_opt, "steering", None)
-    if steering is not None and steering.learned and not getattr(task_family, "steered", False):
-        raise ValueError(
-            f"{learned_opt.name} learns to steer the local learning rate, and the local steps of "
-            f"{task_family.name} do not heed it; set LocalSGDTaskFamily.steered = True, or "
-            "Steering.learned = False."
-        )
+    _check_steering(task_family, getattr(learned_opt, "steering", None), learned_opt)
     for name, needed in _OF_WORKERS.items():
         if getattr(learned_opt, f"needs_{name}", False) and not getattr(task_family, name, False):
             raise ValueError(
@@ -66,6 +61,22 @@ def check_fit(task_family: upstream.TaskFamily, learned_opt: upstream.LearnedOpt
     require_same_workers(learned_opt.name, learned_opt.num_workers, task_family.num_workers)
     if task_family.participation is not None:
         learned_opt.require_no_absence()
+
+
+def _check_steering(task_family: Any, steering: Steering | None, learned_opt: Any) -> None:
+    if steering is None:
+        return
+    if not hasattr(task_family, "steered"):
+        raise ValueError(
+            f"{learned_opt.name} steers the local learning rate, and {task_family.name} has no "
+            "local steps; wrap it in LocalSGDTaskFamily, or bind LOptR.steering = False."
+        )
+    if steering.learned and not task_family.steered:
+        raise ValueError(
+            f"{learned_opt.name} learns to steer the local learning rate, and the local steps of "
+            f"{task_family.name} do not heed it; set LocalSGDTaskFamily.steered = True, or "
+            "Steering.learned = False."
+        )
 
 
 @gin.configurable(module="comm_lopt")

@@ -131,6 +131,12 @@ def test_steering_that_no_local_step_heeds_is_not_learned():
         check_fit(family, comm_lopt.LOptR(steering=comm_lopt.Steering(learned=True)))
 
 
+def test_steering_of_a_task_without_local_steps_is_refused():
+    check_fit(comm_lopt.digits_mlp(), comm_lopt.LOptR(steering=False))
+    with pytest.raises(ValueError, match=r"no local steps.*LOptR\.steering = False"):
+        check_fit(comm_lopt.digits_mlp(), comm_lopt.LOptR())
+
+
 def test_rule_that_needs_squares_on_a_family_without_them_is_refused():
     arguments = {"num_workers": 2, "num_local_steps": 2}
     for family in (

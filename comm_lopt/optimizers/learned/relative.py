@@ -53,7 +53,7 @@ class LOptR(GlobalLearnedOptimizer):
       hidden_layers: its number of hidden layers.
       step_size: α; see `step_size`. `ConstantAlpha()` if None.
       steering: how γ is steered, `Steering()` if True; see there, and `local_rate_of` for a loop of
-        one's own. False leaves γ as it is.
+        one's own. False leaves γ as it is, as a task without local steps wants it.
       time: whether the MLP is told the number of rounds done, as published rules are.
       learned_decays: whether the decays of the accumulators are meta-learned.
       implementation: see `GlobalLearnedOptimizer`.
