@@ -28,6 +28,7 @@ class SteeredRuleState(NamedTuple):
       count: rounds done, int32.
       local_rate: what γ is to be multiplied by in the next round; 1 before the first.
       last_loss: the last round's training loss; not a number where it is not known.
+      first_loss: the first that was known; not a number before.
       highest_loss: a bound of recent losses; infinity where none is known.
       rounds_undone: how many were undone, int32.
     """
@@ -36,6 +37,7 @@ class SteeredRuleState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]
     local_rate: jax.Array
     last_loss: jax.Array
+    first_loss: jax.Array
     highest_loss: jax.Array
     rounds_undone: jax.Array
 
@@ -55,8 +57,9 @@ class Steering:
     in place of the last step. As Δ and m_i scale together, r does not change where both do.
 
     A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
-    its loss is `highest_ratio` times as high as the highest of late; that bound falls by a tenth
-    each round and rises by half when a round is undone, so that no loss is refused for long.
+    its loss is `highest_ratio` times as high as the highest of late. That bound falls by a tenth
+    each round, down to a quarter of the first loss: where losses are small they differ much from
+    batch to batch. It rises by half when a round is undone, so that no loss is refused for long.
     Without a loss Δ alone decides.
 
     Attributes:
@@ -95,7 +98,8 @@ class Steering:
         """The state before the first round."""
         unknown = jnp.full((), jnp.nan, jnp.float32)
         one, infinite = jnp.ones_like(unknown), jnp.full_like(unknown, jnp.inf)
-        return SteeredRuleState(accumulators, count, one, unknown, infinite, jnp.zeros_like(count))
+        undone = jnp.zeros_like(count)
+        return SteeredRuleState(accumulators, count, one, unknown, unknown, infinite, undone)
 
     def undoes(
         self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
@@ -115,8 +119,8 @@ class Steering:
         alignment: jax.Array,
         loss: jax.Array | None,
         undone: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """r, the last loss and the bound of losses after a round.
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """r, the last loss, the first one and the bound of losses after a round.
 
         Args:
           theta: from `init`.
@@ -128,17 +132,19 @@ class Steering:
         theta = theta if self.learned else self._at_rest(alignment.size)
         weights = (_PACE * theta["weights"]).at[0].add(1.0)
         change = jnp.sum(weights * alignment) + _PACE * theta["bias"]
-        last, highest = state.last_loss, state.highest_loss
+        last, first, highest = state.last_loss, state.first_loss, state.highest_loss
         if loss is not None:
             grown = jnp.log(jnp.maximum(loss, _TINY)) - jnp.log(jnp.maximum(last, _TINY))
             grown = jnp.where(jnp.isfinite(last), grown, 0.0)
             bound = _LARGEST_CHANGE_OF_LOSS
             change = change + _PACE * theta["loss"] * jnp.clip(grown, -bound, bound)
+            first = jnp.where(undone | jnp.isfinite(first), first, loss)
             decayed = jnp.where(jnp.isfinite(highest), 0.9 * highest, loss)
-            highest = jnp.where(undone, 1.5 * highest, jnp.maximum(loss, decayed))
+            fallen = jnp.maximum(jnp.maximum(loss, decayed), 0.25 * first)
+            highest = jnp.where(undone, 1.5 * highest, fallen)
             last = jnp.where(undone, last, loss)
         factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(self.pace * jnp.clip(change, -2.0, 2.0)))
-        return jnp.clip(state.local_rate * factor, self.low, self.high), last, highest
+        return jnp.clip(state.local_rate * factor, self.low, self.high), last, first, highest
 
 
 def alignment(deltas: list[jax.Array], momenta: list[jax.Array]) -> jax.Array:

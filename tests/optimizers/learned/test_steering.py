@@ -79,6 +79,7 @@ def test_rounds_are_what_numpy_computes():
     deltas = [delta_of(number, frozen=number in (1, 4)) for number in range(len(losses))]
     momenta = {n: [np.zeros(s)] * 3 for n, s in SHAPES.items()}
     log_r, last, highest, undone_rounds = 0.0, None, np.inf, []
+    first = next(loss for loss in losses if np.isfinite(loss))
     for loss, delta, state in zip(losses, deltas, go(theta, losses, deltas), strict=True):
         if not np.isfinite(loss) or loss > 2 * highest:
             undone_rounds.append(loss)
@@ -91,7 +92,7 @@ def test_rounds_are_what_numpy_computes():
                 change += 10 * y * np.clip(np.log(loss / last), -1, 1)
             log_r += 0.3 * np.clip(change, -2, 2)
             decayed = loss if np.isinf(highest) else 0.9 * highest
-            last, highest = loss, max(loss, decayed)
+            last, highest = loss, max(loss, decayed, first / 4)
             for n, averages in momenta.items():
                 momenta[n] = [
                     beta * m + (1 - beta) * np.asarray(delta[n], np.float64)
@@ -99,7 +100,7 @@ def test_rounds_are_what_numpy_computes():
                 ]
         np.testing.assert_allclose(state.local_rate, np.exp(log_r), rtol=1e-4)
         np.testing.assert_allclose(state.highest_loss, highest, rtol=1e-5)
-        np.testing.assert_allclose(state.last_loss, last, rtol=1e-6)
+        np.testing.assert_allclose([state.last_loss, state.first_loss], [last, first], rtol=1e-6)
         assert state.rounds_undone == len(undone_rounds)
     assert len(undone_rounds) == 2
 
@@ -109,7 +110,7 @@ def test_the_rate_stays_within_its_bounds():
     state, theta = steering.start(None, jnp.int32(0)), steering.init(3)
     for cosines, expected in ((1.0, 1.1), (-1.0, 0.9)):
         aligned = jnp.full(3, cosines)
-        rate, _, _ = steering.after(theta, state, aligned, None, jnp.asarray(False))
+        rate, *_ = steering.after(theta, state, aligned, None, jnp.asarray(False))
         np.testing.assert_allclose(rate, expected, rtol=1e-6)
 
 
@@ -153,6 +154,12 @@ def test_a_lasting_jump_of_the_loss_is_accepted_after_a_few_rounds():
     undone = [int(state.rounds_undone) for state in go(THETA, [1.0, *[10.0] * 6])]
     # 2 · 1.5⁴ > 10, and the jump is then what is high of late.
     assert undone == [0, 1, 2, 3, 4, 4, 4]
+
+
+def test_losses_that_are_small_beside_the_first_may_jump():
+    losses = [1.0, *[0.01] * 30, 0.4, 0.01, 3.0]
+    undone = [int(state.rounds_undone) for state in go(THETA, losses)]
+    assert undone == [0] * (len(losses) - 1) + [1]
 
 
 @pytest.mark.parametrize("loss", [-3.0, 0.0, None])
