@@ -96,10 +96,13 @@ class Steering:
 
     def start(self, accumulators: PyTree, count: jax.Array) -> SteeredRuleState:
         """The state before the first round."""
-        unknown = jnp.full((), jnp.nan, jnp.float32)
-        one, infinite = jnp.ones_like(unknown), jnp.full_like(unknown, jnp.inf)
-        undone = jnp.zeros_like(count)
-        return SteeredRuleState(accumulators, count, one, unknown, unknown, infinite, undone)
+        # An array each, since states are donated.
+        one, last, first, highest = (
+            jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf)
+        )
+        return SteeredRuleState(
+            accumulators, count, one, last, first, highest, jnp.zeros_like(count)
+        )
 
     def undoes(
         self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
