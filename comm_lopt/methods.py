@@ -170,7 +170,7 @@ class Method:
             local_state_persists=self.local_state_persists,
             worker_deltas=self.sends == "worker_deltas",
             worker_squares=self.sends == "mean_and_squares",
-            steered=True,
+            steered=True,  # Whatever gin binds for meta-training.
             partition=problem.partition,
             participation=problem.participation,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,17 @@ from comm_lopt.atomic import replacing
 from comm_lopt.meta_test import ResultsError, read_json, rounds_to
 from comm_lopt.meta_test.check_results import check_results
 from comm_lopt.meta_test.problem import differences
+from comm_lopt.pictures import without_tex
 
-__all__ = ["TARGETS", "description", "merged", "read_record", "same_problem", "write_record"]
+__all__ = [
+    "TARGETS",
+    "description",
+    "merged",
+    "read_record",
+    "same_problem",
+    "write_record",
+    "write_results",
+]
 
 TARGETS = ("LocalSGD", "SlowMo", "DiLoCo")
 """Baselines, the rounds to whose final loss are counted."""
@@ -62,10 +71,34 @@ def same_problem(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def write_record(path: pathlib.Path, record: Mapping[str, Any]) -> None:
-    """Writes a record with "description", "results" of the one method, "tuning" and seconds."""
+    """Writes JSON values; a record of a method has what `read_record` checks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
+
+
+def write_results(
+    out_dir: pathlib.Path,
+    results: Mapping[str, Any],
+    table: str,
+    figure: Callable[[], Any],
+    picture: str,
+) -> None:
+    """Writes results.json, table.md and a figure of all records, and says where they are.
+
+    Args:
+      out_dir: the folder.
+      results: as JSON values.
+      table: in Markdown.
+      figure: draws it.
+      picture: its file's name.
+    """
+    write_record(out_dir / "results.json", results)
+    with replacing(out_dir / "table.md") as path:
+        path.write_text(table, encoding="utf-8")
+    with without_tex():
+        figure().savefig(out_dir / picture, dpi=150)
+    print(f"{out_dir / 'table.md'} and {out_dir / picture}")
 
 
 def merged(records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

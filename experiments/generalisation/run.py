@@ -18,17 +18,16 @@ from typing import Any
 
 from grids import BASELINES, Plan
 from problems import PROBLEMS, TestProblem
-from records import description, merged, read_record, same_problem, write_record
+from records import description, merged, read_record, same_problem, write_record, write_results
 from table import figure, table
 from tuning import TUNING_SEEDS, tune
 from verdicts import rate_spreads, verdicts
 
-from comm_lopt.atomic import BusyError, locked, replacing
+from comm_lopt.atomic import BusyError, locked
 from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.cli.method_specs import method_of_theta
 from comm_lopt.meta_test import Problem, make_results, run
 from comm_lopt.methods import Method, hand_designed
-from comm_lopt.pictures import without_tex
 from comm_lopt.versions import versions
 
 __all__ = ["main"]
@@ -159,13 +158,7 @@ def write_summary(out_dir: pathlib.Path) -> None:
         "rate_spreads": rate_spreads(all_results),
         "versions": versions(),
     }
-    with replacing(out_dir / "results.json") as path:
-        path.write_text(json.dumps(summary, allow_nan=False), encoding="utf-8")
-    with replacing(out_dir / "table.md") as path:
-        path.write_text(table(summary), encoding="utf-8")
-    with without_tex():
-        figure(problems).savefig(out_dir / "loss.png", dpi=150)
-    print(f"{out_dir / 'table.md'} and {out_dir / 'loss.png'}")
+    write_results(out_dir, summary, table(summary), lambda: figure(problems), "loss.png")
 
 
 def _records(folder: pathlib.Path) -> Records:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pathlib
 import sys
 
-__all__ = ["BASELINES", "TUNING_SEEDS", "tune", "write_record"]
+__all__ = ["BASELINES", "TUNING_SEEDS", "tune", "write_record", "write_results"]
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "generalisation"))
 
 from grids import BASELINES  # noqa: E402
-from records import write_record  # noqa: E402
+from records import write_record, write_results  # noqa: E402
 from tuning import TUNING_SEEDS, tune  # noqa: E402

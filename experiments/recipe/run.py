@@ -9,7 +9,6 @@ was, with the meta-step at hand. Several processes may share the folder.
 from __future__ import annotations
 
 import argparse
-import json
 import pathlib
 import sys
 import time
@@ -18,17 +17,17 @@ from typing import Any
 
 import gin
 import jax
+from generalisation import write_results
 from kept import kept, made_once
 from lines import LINES
 from selection import RATES, SEEDS, TASKS, SelectionTask, judged, load, tuned_baseline
 from summary import of_line, of_theta
 from table import figure, table
 
-from comm_lopt.atomic import BusyError, replacing
+from comm_lopt.atomic import BusyError
 from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.meta_train import DivergedError, meta_train
 from comm_lopt.meta_train.log import METRICS_FILE
-from comm_lopt.pictures import without_tex
 from comm_lopt.versions import versions
 
 __all__ = ["main"]
@@ -150,13 +149,7 @@ def write_summary(
         "lines": lines,
         "versions": versions(),
     }
-    with replacing(out_dir / "results.json") as path:
-        path.write_text(json.dumps(results, allow_nan=False), encoding="utf-8")
-    with replacing(out_dir / "table.md") as path:
-        path.write_text(table(results), encoding="utf-8")
-    with without_tex():
-        figure(results).savefig(out_dir / "ratios.png", dpi=150)
-    print(f"{out_dir / 'table.md'} and {out_dir / 'ratios.png'}")
+    write_results(out_dir, results, table(results), lambda: figure(results), "ratios.png")
 
 
 if __name__ == "__main__":

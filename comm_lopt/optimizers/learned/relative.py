@@ -44,8 +44,9 @@ class LOptR(GlobalLearnedOptimizer):
     rate, sets that of the steps; schedules and weight decay stand outside, in optax. (Normalised
     features and direction: Moudgil et al. 2025, "Celo2".)
 
-    Theta is {"mlp": weights, "step_size": what α needs, "features": shifts of the decays, if these
-    are learned}. It starts as a step along Δ and its first momentum, near SlowMo's.
+    Theta is {"mlp": weights, "step_size": what α needs, "steering": what steering needs, if there
+    is any, "features": shifts of the decays, if these are learned}. It starts as a step along Δ and
+    its first momentum, near SlowMo's.
 
     Args:
       features: the feature set; `RelativeAdaFeatures()` if None.
