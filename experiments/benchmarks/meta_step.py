@@ -91,14 +91,22 @@ def family(everything: LabelledImages, host_floats: bool, workers: int, steps: i
 
 
 def meta_stepper(
-    task_family: Any, learned_opt: Any, stacked: bool
+    task_family: Any, learned_opt: Any, stacked: bool, tasks: int = TASKS, rounds: int = ROUNDS
 ) -> tuple[Callable[[], Any], float]:
-    """A function that takes one meta-step, and the seconds until the first one was done."""
+    """A function that takes one meta-step, and the seconds until the first one was done.
+
+    Args:
+      task_family: a wrapped family.
+      learned_opt: what is meta-trained.
+      stacked: whether antithetic samples are computed side by side.
+      tasks: number of tasks.
+      rounds: in a truncation, all in one program.
+    """
     begin = time.perf_counter()
     schedule = upstream.LogUniformLengthSchedule(min_length=100, max_length=1000)
     estimator = upstream.pes(
-        task_family, learned_opt, schedule, num_tasks=TASKS, trunc_length=ROUNDS,
-        steps_per_jit=ROUNDS, random_initial_iteration_offset=1000,
+        task_family, learned_opt, schedule, num_tasks=tasks, trunc_length=rounds,
+        steps_per_jit=rounds, random_initial_iteration_offset=1000,
         stack_antithetic_samples=stacked,
     )  # fmt: skip
     learner = upstream.make_gradient_learner(learned_opt, upstream.Adam(1e-3), num_steps=1000)
@@ -123,24 +131,28 @@ def meta_stepper(
     return step, time.perf_counter() - begin
 
 
-def local_rounds(task_family: Any) -> Callable[[], Any]:
-    """The local rounds of a meta-step alone: 2 signs × 2 tasks × 10 rounds of Local SGD."""
+def local_rounds(
+    task_family: Any, tasks: int = TASKS, num_rounds: int = ROUNDS
+) -> Callable[[], Any]:
+    """The local rounds of a meta-step alone: those of 2 signs × `tasks`, by Local SGD."""
     task = task_family.task_fn(task_family.sample(jax.random.PRNGKey(0)))
-    count = 2 * TASKS
+    count = 2 * tasks
 
     def train(params: Any, key: jax.Array, batches: Any) -> Any:
         def one_round(params: Any, inputs: Any) -> Any:
             loss, delta = jax.value_and_grad(task.loss)(params, *inputs)
             return jax.tree.map(jnp.subtract, params, delta), loss
 
-        return jax.lax.scan(one_round, params, (jax.random.split(key, ROUNDS), batches))
+        return jax.lax.scan(one_round, params, (jax.random.split(key, num_rounds), batches))
 
     params = jax.vmap(task.init)(jax.random.split(jax.random.PRNGKey(0), count))
     compiled = jax.jit(jax.vmap(train, in_axes=(0, 0, 1)))
     keys = jax.random.split(jax.random.PRNGKey(1), count)
 
     def rounds() -> Any:
-        batches = [[next(task_family.datasets.train) for _ in range(count)] for _ in range(ROUNDS)]
+        batches = [
+            [next(task_family.datasets.train) for _ in range(count)] for _ in range(num_rounds)
+        ]
         return compiled(params, keys, np.asarray(batches))
 
     return rounds
