@@ -39,6 +39,7 @@ setup(
     package_data={
         "comm_lopt": ["py.typed"],
         "comm_lopt.gin_files": ["**/*.gin"],
+        "comm_lopt.pretrained": ["*/*.safetensors", "*/*.json", "*/*.gin", "*/*.md"],
         "comm_lopt.upstream": ["gin/*/*.gin"],
     },
     # Upstream itself, learned-optimization==0.0.1, is installed with --no-deps: its pins cannot

@@ -45,6 +45,8 @@ from comm_lopt.optimizers.learned.step_size import (
 )
 from comm_lopt.optimizers.local_rate import local_rate_of
 from comm_lopt.optimizers.registry import OPTIMIZERS, OptimizerEntry, optimizer_entry
+from comm_lopt.pretrained.card import Card
+from comm_lopt.pretrained.loading import Pretrained, load
 from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.autoencoder import AutoencoderTask
@@ -98,6 +100,7 @@ __all__ = [
     "AdaFeatures",
     "AlphaFromStatistics",
     "AutoencoderTask",
+    "Card",
     "ConstantAlpha",
     "DataError",
     "DataParallelTaskFamily",
@@ -122,6 +125,7 @@ __all__ = [
     "MomentumAlpha",
     "MomentumFeatures",
     "OptimizerEntry",
+    "Pretrained",
     "RelativeAdaFeatures",
     "RoundOutput",
     "RoundState",
@@ -165,6 +169,7 @@ __all__ = [
     "learned",
     "lm1b_datasets",
     "lm1b_transformer",
+    "load",
     "load_config",
     "load_theta",
     "local_adamw",

@@ -22,8 +22,8 @@ class Hyperparameter(NamedTuple):
 
     Attributes:
       value: a number, a text, a truth value or None.
-      source: "default", "gin", "given", "sweep FOLDER", or "theta's header" and what became of
-        what stands there.
+      source: "default", "gin", "given", "sweep FOLDER", "theta's card", or "theta's header" and
+        what became of what stands there.
     """
 
     value: Any

@@ -22,6 +22,7 @@ from comm_lopt.damage import damage_as
 from comm_lopt.hyperparameters import configured, plain
 from comm_lopt.optimizers.by_name import learned_class
 from comm_lopt.optimizers.registry import OPTIMIZERS
+from comm_lopt.pretrained.folders import path_of
 from comm_lopt.upstream import LearnedOptimizer
 from comm_lopt.versions import versions
 
@@ -138,7 +139,7 @@ def load_theta(
     that is imported and registered with gin already, and its numbers.
 
     Args:
-      path: the file, or the folder it lies in.
+      path: the file, the folder it lies in, or the name of one that ships.
       learned_opt: the optimizer it is meant for; the header's own if None.
 
     Returns:
@@ -237,13 +238,13 @@ def _plain_attributes(learned_opt: LearnedOptimizer) -> dict[str, Any]:
 
 
 def _file_at(path: str | os.PathLike[str]) -> pathlib.Path:
-    path = pathlib.Path(path)
+    path = path_of(path)
     if path.is_dir():
         path = path / FILE_NAME
     if not path.is_file():
         raise FileNotFoundError(
             f"no theta at {path}; pass the folder that `comm-lopt meta-train` wrote it to, "
-            "its TRAIN_LOG_DIR/theta."
+            "its TRAIN_LOG_DIR/theta, or a name of `comm-lopt pretrained`."
         )
     return path
 

@@ -25,6 +25,7 @@ VERSIONS = (
     "meta_train/test_meta_train.py",
     "optimizers/test_contract.py",
     "optimizers/test_in_optax.py",
+    "pretrained/test_shipped.py",
     "tasks/test_meta_gradients.py",
     "tasks/test_sharded_round.py",
     "test_public_names.py",

@@ -57,7 +57,7 @@ def test_commands_run_one_after_another(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     assert [command.split()[1] for command in COMMANDS] == [
-        "meta-train", "sweep", "meta-test", "tasks", "optimizers", "data",
+        "meta-train", "sweep", "meta-test", "tasks", "optimizers", "pretrained", "data",
         "meta-train", "sweep", "meta-test",
     ]  # fmt: skip
     for command in COMMANDS:

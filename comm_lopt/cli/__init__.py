@@ -14,6 +14,7 @@ from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
 from comm_lopt.cli.missing_bindings import missing_bindings_told
+from comm_lopt.cli.pretrained import add_pretrained
 from comm_lopt.cli.run_train import add_convert, add_run_train
 from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
@@ -30,6 +31,7 @@ _COMMANDS = (
     add_convert,
     add_tasks,
     add_optimizers,
+    add_pretrained,
     add_data,
 )
 

@@ -38,8 +38,9 @@ def add_meta_test(commands: Any) -> None:
         action="append",
         default=[],
         metavar="[LABEL=]DIR[:KEY=X,...]",
-        help="a learned optimizer: folder with theta.safetensors; repeatable. The local learning "
-        "rate is the one it was meta-trained with unless given",
+        help="a learned optimizer: folder with theta.safetensors, or a name of `comm-lopt "
+        "pretrained`; repeatable. The local learning rate is the one that its card recommends, or "
+        "that it was meta-trained with, unless given",
     )
     parser.add_argument(
         "--optimizer",

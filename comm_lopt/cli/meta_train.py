@@ -33,7 +33,8 @@ def add_meta_train(commands: Any) -> None:
         "--init_theta",
         type=os.path.expanduser,
         metavar="DIR",
-        help="start from this theta, of the same rule and sizes, in place of a random one",
+        help="start from this theta, of the same rule and sizes, in place of a random one; or the "
+        "name of one that ships",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     parser.add_argument(

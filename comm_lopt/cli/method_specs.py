@@ -14,13 +14,14 @@ from comm_lopt.hyperparameters import REQUIRED
 from comm_lopt.meta_test.check_results import ResultsError, check_sweep, read_json
 from comm_lopt.meta_test.problem import Problem, differences
 from comm_lopt.methods import LOCAL_LEARNING_RATE, Method, hand_designed, learned
+from comm_lopt.pretrained.loading import load
 from comm_lopt.theta import load_theta, theta_file
 
 __all__ = ["SWEEP_FILE", "key_value", "method_of_spec", "method_of_sweep", "method_of_theta"]
 
 SWEEP_FILE = "sweep.json"
 _LOCAL_OPT = "local_opt"
-_HEADER = "theta's header"
+_HEADER, _CARD = "theta's header", "theta's card"
 # Behind a path, which may have colons and equals signs of its own.
 _TRAILING = re.compile(r":((?:\w+=[^,:/=]+)(?:,\w+=[^,:/=]+)*)$")
 
@@ -35,22 +36,23 @@ def method_of_spec(spec: str) -> Method:
 
 
 def method_of_theta(spec: str) -> Method:
-    """A learned method: "DIR", "LABEL=DIR:local_learning_rate=0.3".
+    """A learned method: "DIR", "LABEL=DIR:local_learning_rate=0.3", or a name that ships for DIR.
 
-    What theta's header says of its training is used where nothing is given.
+    What theta's card recommends, or its header says of its training, is used where nothing is
+    given.
 
     Raises:
       FileNotFoundError: no theta there.
-      ThetaError: it cannot be used.
-      ValueError: no such hyperparameter.
+      ThetaError: it or its card cannot be used.
+      ValueError: no such hyperparameter or name.
     """
     label, path = _labelled(spec)
     trailing = None if path.exists() else _TRAILING.search(spec)
     if trailing:
         label, path = _labelled(spec[: trailing.start()])
     hparams = _hparams(trailing[1]) if trailing else {}
-    learned_opt, theta, trained_on = load_theta(path)
-    families = trained_on.get("families", [trained_on])
+    found = load(path)
+    families = found.trained_on.get("families", [found.trained_on])
     trained_with = {family.get("local_optimizer", "local_sgd") for family in families}
     local_opt = hparams.pop(_LOCAL_OPT, None)
     by_header = local_opt is None or trained_with == {local_opt}
@@ -61,12 +63,14 @@ def method_of_theta(spec: str) -> Method:
                 f"--theta {spec}: it was meta-trained with the local optimizers {trained_with}; "
                 f"choose one, as in {path}:{_LOCAL_OPT}=local_sgd."
             )
-    method = learned(learned_opt, theta, label, local_opt, theta_file(path))
+    method = learned(found.learned_opt, found.theta, label, local_opt, found.file)
     persists = {family.get("local_state_persists") for family in families}
     if by_header and len(persists) == 1:
         method = _with_persistence(method, persists.pop())
     if by_header and LOCAL_LEARNING_RATE in method.hparams:
         rate, source = _trained_rate([family.get(LOCAL_LEARNING_RATE) for family in families])
+        if found.card is not None:
+            rate, source = found.card.recommended.local_learning_rate, _CARD
         method = method.with_values(source, **{LOCAL_LEARNING_RATE: rate})
     return method.with_values("given", **hparams)
 

@@ -34,7 +34,7 @@ def add_sweep(commands: Any) -> None:
     parser.add_argument(
         "--theta",
         metavar="[LABEL=]DIR[:KEY=X,...]",
-        help="a learned optimizer, to tune its local learning rate",
+        help="a learned optimizer, as for meta-test, to tune its local learning rate",
     )
     parser.add_argument(
         "--grid",

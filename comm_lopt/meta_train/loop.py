@@ -122,8 +122,8 @@ def meta_train(
         applied; so many in a row end the run.
       resume: go on from the newest checkpoint in `train_log_dir`, if there is a run.
       progress: say on stderr what runs and how far it is.
-      init_theta: folder or file of a theta to start from, of the same rule and sizes. A run that is
-        resumed may leave it out, and takes no other.
+      init_theta: folder, file or name of a theta to start from, of the same rule and sizes. A run
+        that is resumed may leave it out, and takes no other.
       validation_every: meta-steps from one `Validation` to the next, by which the best theta is
         then chosen; 0: none. None: a tenth of the run, or more where that would take over 5 % of
         the rounds of meta-training.

@@ -30,7 +30,7 @@ SMALL_TRAINING = [
 ]
 COMMANDS = [
     "meta-train", "meta-test", "sweep", "config", "run-train", "convert", "tasks", "optimizers",
-    "data",
+    "pretrained", "data",
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from small_tasks import assert_trees_equal
 import comm_lopt
 from comm_lopt.cli import main
 from comm_lopt.meta_train import ResumeError
+from comm_lopt.pretrained import folders
 from comm_lopt.theta import ThetaError, theta_file
 
 
@@ -38,6 +39,14 @@ def test_run_starts_from_it_records_it_and_goes_on_with_no_other(started, tmp_pa
     started(folder, resume=True)
     assert comm_lopt.load_theta(folder / "theta")[2]["started_from"] == digest
     started(folder, init_theta=one / "theta.safetensors", resume=True)
+
+
+def test_run_starts_from_one_that_ships_by_its_name(started, tmp_path, saved, monkeypatch):
+    monkeypatch.setattr(folders, "_FOLDER", tmp_path)
+    (saved[0] / "card.json").touch()
+    started(tmp_path / "run", init_theta="one")
+    told = comm_lopt.load_theta(tmp_path / "run" / "theta")[2]
+    assert told["started_from"] == theta_file(saved[0])["sha256"]
 
 
 def test_run_that_started_at_random_goes_on_with_none(started, tmp_path, saved):
