@@ -28,6 +28,7 @@ import comm_lopt
 TINY = os.environ.get("SIZE") == "tiny"
 OUT = pathlib.Path(os.environ["OUT"])
 NAME = os.environ.get("NAME", "meta_step")
+RULES = os.environ.get("RULES", "LOptA,LOptR,LOptA_plain").split(",")
 TASKS, ROUNDS, REPETITIONS = (1, 2, 1) if TINY else (8, 50, 5)
 KERNELS_SHOWN = 25
 
@@ -79,41 +80,47 @@ def kernels(function: Any) -> dict[str, Any]:
 def main() -> None:
     everything = meta_step.images(1000 if TINY else 60_000)
     family = meta_step.family(everything, False, meta_step.WORKERS, meta_step.STEPS)
-    functions, first = {}, {}
     rules = {
         "LOptA": comm_lopt.LOptA(),
-        "LOptA_plain": comm_lopt.LOptA(implementation="plain"),
         "LOptR": comm_lopt.LOptR(),
+        "LOptA_plain": comm_lopt.LOptA(implementation="plain"),
     }
-    for name, rule in rules.items():
-        functions[name], first[name] = meta_step.meta_stepper(family, rule, True, TASKS, ROUNDS)
-    functions["local_rounds"] = meta_step.local_rounds(family, TASKS, ROUNDS)
-    seconds = timing.interleaved(functions, REPETITIONS)
+    rules = {name: rules[name] for name in RULES}
     size = 64 if TINY else 8192
     figures: dict[str, Any] = {
-        "seconds": {name: timing.median(times) for name, times in seconds.items()},
-        "over_local_rounds_alone": timing.median_ratio(seconds["LOptA"], seconds["local_rounds"]),
-        "seconds_to_first_meta_step": first,
         "flops": flops(),
         "floor_seconds": {p: flops() / matmul_rate(p, size) for p in ("default", "highest")},
         "flags": os.environ.get("XLA_FLAGS", ""),
+        "seconds_to_first_meta_step": {},
     }
-    for name in ("LOptA", "local_rounds"):
+    functions = {"local_rounds": meta_step.local_rounds(family, TASKS, ROUNDS)}
+    for name, rule in rules.items():
+        stepper = meta_step.meta_stepper(family, rule, True, TASKS, ROUNDS)
+        functions[name], figures["seconds_to_first_meta_step"][name] = stepper
+        print(name, figures["seconds_to_first_meta_step"], flush=True)
+        seconds = timing.interleaved(functions, REPETITIONS)
+        figures["seconds"] = {name: timing.median(times) for name, times in seconds.items()}
         figures[f"profile_of_{name}"] = kernels(functions[name])
+        write(figures)
+    figures["profile_of_local_rounds"] = kernels(functions["local_rounds"])
+    write(figures)
+    print(table(figures))
+
+
+def write(figures: Mapping[str, Any]) -> None:
+    """What came out so far, into its file."""
     text = {
         "device": jax.devices()[0].device_kind, "versions": comm_lopt.versions(),
         "figures": figures,
     }  # fmt: skip
     (OUT / f"{NAME}.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    print(table(figures))
 
 
 def table(figures: Mapping[str, Any]) -> str:
     """What came out, in short."""
     lines = [f"{name}: {1e3 * s:.1f} ms" for name, s in figures["seconds"].items()]
-    lines.append(f"over local rounds alone: {figures['over_local_rounds_alone']:.2f}")
     lines += [f"floor, {p}: {1e3 * s:.1f} ms" for p, s in figures["floor_seconds"].items()]
-    for name in ("LOptA", "local_rounds"):
+    for name in figures["seconds"]:
         profile = figures[f"profile_of_{name}"]
         lines.append(
             f"{name}: {1e3 * profile['busy_seconds']:.1f} ms busy in a span of "

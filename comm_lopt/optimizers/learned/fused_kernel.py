@@ -40,8 +40,11 @@ PyTree = Any
 # Parameters in a block. Of the MLP two layers of activations are in registers at once.
 _MLP_BLOCK, _SQUARES_BLOCK = 128, 1024
 _WARPS = 4
-# The sides of a matrix product in Triton are powers of two, and no smaller than this.
-_SMALLEST_SIDE = 16
+# The sides of a matrix product in Triton are powers of two, and no smaller than this; features
+# beyond so many go into a product of their own, with less to pad.
+_SMALLEST_SIDE, _LARGEST_SIDE = 16, 32
+# As exact as float32, on units that know shorter numbers alone: each is taken as a sum of two.
+_PRECISION = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 _LARGEST_INDEX = np.iinfo(np.int32).max
 
 
@@ -64,24 +67,29 @@ def fused_step(
       NotImplementedError: this JAX has no Triton, and `interpret` is not set.
     """
     squares = fused_mean_squares(parts, interpret)
-    layers = _padded(folded_layers(theta, squares, time))
-    in_order_of_parts = layers[0].weights.T[np.concatenate(parts.order)]
-    weights = [in_order_of_parts, layers[0].bias, *(a for layer in layers[1:] for a in layer)]
+    first, *others = _padded(folded_layers(theta, squares, time))
+    pieces = _pieces(first.weights.T[np.concatenate(parts.order)])
+    weights = [*pieces, first.bias.T]
+    for layer in others:
+        weights += [layer.weights.T, layer.bias.T]
     # Programs cannot close over arrays.
     weights.append(any_moved(squares, num_gradients).astype(jnp.float32).reshape(1, 1))
     arranged = None if base is None else parts.view.arrange(base)
     data = (parts.inputs, parts.along_x, parts.along_y, arranged)
+    precision = jax.lax.Precision.HIGHEST if interpret else _PRECISION
 
     def learned_update(block: _Block, weights: Sequence[Any], data: PyTree, out: Any) -> None:
         inputs, along_x, along_y, value = data
         features = _dense_rows(parts, inputs, block)
         for along in (along_x, along_y):
             features += [] if along is None else [along.row(i, block) for i in range(along.rows)]
-        first, bias, *others, moved = weights
-        hidden = jnp.broadcast_to(bias[...], (bias.shape[0], _MLP_BLOCK))
-        for number, feature in enumerate(features):
-            hidden = hidden + first[number, :][:, None] * feature[None, :]
-        new = jnp.where(moved[0, 0] > 0, step(*_after_first_layer(others, hidden)), 0.0)
+        first, (bias, *others, moved) = weights[: len(pieces)], weights[len(pieces) :]
+        hidden = bias[...]
+        for number, piece in enumerate(first):
+            inputs = _columns(features[number * _LARGEST_SIDE :], piece.shape[0])
+            hidden = hidden + jnp.dot(inputs, piece[...], precision=precision)
+        outputs = _after_first_layer(others, hidden, precision)
+        new = jnp.where(moved[0, 0] > 0, step(*outputs), 0.0)
         out[block.positions] = new if value is None else value.row(0, block) + new
 
     size = math.prod(parts.view.sizes)
@@ -225,23 +233,40 @@ def _dense_rows(parts: FeatureParts, inputs: PyTree, block: _Block) -> list[jax.
     return [by_row[row][piece] for piece, count in enumerate(rows) for row in range(count)]
 
 
-def _after_first_layer(others: Sequence[Any], hidden: jax.Array) -> list[jax.Array]:
-    """The MLP's outputs, each [block], from the first layer's sums, [hidden, block]."""
+def _pieces(weights: jax.Array) -> list[jax.Array]:
+    """The first layer's weights [F, hidden], cut and padded to what Triton multiplies."""
+    pieces = [
+        weights[start : start + _LARGEST_SIDE] for start in range(0, len(weights), _LARGEST_SIDE)
+    ]
+    return [jnp.pad(piece, ((0, _side(len(piece)) - len(piece)), (0, 0))) for piece in pieces]
+
+
+def _columns(features: Sequence[jax.Array], count: int) -> jax.Array:
+    """The first features, each [block], as columns, and zeros behind them: [block, count]."""
+    if count == 1:
+        return (features[0] if features else jnp.zeros(_MLP_BLOCK, jnp.float32))[:, None]
+    # Triton joins two arrays along a new last axis, and those in one thread's registers at no cost.
+    even, odd = (_columns(features[start:count:2], count // 2)[..., None] for start in range(2))
+    return jnp.concatenate([even, odd], axis=2).reshape(_MLP_BLOCK, count)
+
+
+def _after_first_layer(others: Sequence[Any], hidden: jax.Array, precision: Any) -> list[jax.Array]:
+    """The MLP's outputs, each [block], from the first layer's sums, [block, hidden]."""
     *middle, last, last_bias = others
     hidden = jax.nn.relu(hidden)
     for weights, bias in zip(middle[::2], middle[1::2], strict=True):
-        out = jnp.dot(weights[...], hidden, precision=jax.lax.Precision.HIGHEST)
+        out = jnp.dot(hidden, weights[...], precision=precision)
         hidden = jax.nn.relu(out + bias[...])
     return [
-        jnp.sum(last[unit, :][:, None] * hidden, axis=0) + last_bias[unit, 0]
-        for unit in range(last.shape[0])
+        jnp.sum(hidden * last[:, unit][None, :], axis=1) + last_bias[0, unit]
+        for unit in range(last.shape[1])
     ]
 
 
 def _padded(layers: list[Layer]) -> list[Layer]:
     """The same MLP, with hidden units added that do nothing, to a width that Triton multiplies."""
     width = len(layers[0].bias)
-    missing = max(_SMALLEST_SIDE, 1 << (width - 1).bit_length()) - width
+    missing = _side(width) - width
     padded = []
     for number, (weights, bias) in enumerate(layers):
         into = missing if number else 0
@@ -250,3 +275,8 @@ def _padded(layers: list[Layer]) -> list[Layer]:
             Layer(jnp.pad(weights, ((0, out), (0, into))), jnp.pad(bias, ((0, out), (0, 0))))
         )
     return padded
+
+
+def _side(length: int) -> int:
+    """The smallest side of a product that is no shorter."""
+    return max(_SMALLEST_SIDE, 1 << (length - 1).bit_length())

@@ -1,0 +1,50 @@
+"""The steps that a GPU is wanted for, at a tiny size on the CPU."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+GPU = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "gpu"
+
+if not GPU.exists():
+    pytest.skip("there are no experiments beside an installed package", allow_module_level=True)
+
+
+def run_step(script, out, **environment):
+    """Runs a step, and gives its figures and the table that it prints."""
+    settings = {"SIZE": "tiny", "OUT": str(out), "PYTHON": sys.executable, **environment}
+    done = subprocess.run(
+        [GPU / script], env={**os.environ, **settings}, check=True, text=True, capture_output=True
+    )
+    (results,) = out.glob("*.json")
+    return json.loads(results.read_text(encoding="utf-8"))["figures"], done.stdout
+
+
+def test_learned_update_is_checked_and_timed(tmp_path):
+    figures, table = run_step("01_kernel.sh", tmp_path)
+    errors = [found["error"] for found in figures["correctness"]]
+    assert len(errors) == 4
+    assert max(errors) < 1e-5
+    assert figures["updates"]["transformer"]["upstream"]["seconds"] > 0
+    assert "x upstream" in table
+
+
+def test_meta_step_is_timed_and_its_profile_is_read(tmp_path):
+    figures, table = run_step("02_meta_step.sh", tmp_path, RULES="LOptA")
+    assert figures["seconds"]["LOptA"] > figures["seconds"]["local_rounds"] > 0
+    # CPUs have no streams of kernels.
+    assert figures["profile_of_LOptA"]["launches"] == 0
+    assert "floor, highest" in table
+
+
+@pytest.mark.parametrize("rule", ["LOpt", "LOptA", "LAggA", "LOptR"])
+def test_committed_figures_are_of_right_updates(rule):
+    figures = json.loads((GPU / "results" / "kernel.json").read_text(encoding="utf-8"))["figures"]
+    errors = [e["error"] for e in figures["correctness"] if e["rule"] == rule]
+    assert len(errors) == 36
+    assert np.all(np.asarray(errors) < 1e-5)
