@@ -57,6 +57,7 @@ def _warmup(num_meta_steps: int) -> tuple[str, str]:
     return f"num_meta_steps = {num_meta_steps}", warmup
 
 
+_LONG = ("truncation_length = 20", "max_rounds = 400", *_warmup(1500))
 _UNSTEERED = "LOptR.steering = False"
 _STEERED = "LocalSGDTaskFamily.steered = True"
 
@@ -111,6 +112,9 @@ LINES: Mapping[str, Line] = {
     ),
     "pace_0.1": _bound("steering at half the pace, 0.1 (0.2)", "Steering.pace = 0.1"),
     "no_steering": _bound("no steering", _UNSTEERED),
+    # What ships: the changes that help, together, and longer.
+    "long": _bound("truncation 20, at most 400 rounds, 1500 meta-steps", *_LONG),
+    "long_lagg": Line("the same of LAggR", _LONG, ("optimizers/lagg_r.gin",)),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),

@@ -75,7 +75,7 @@ class Steering:
     low: float = 1e-4
     high: float = 1e4
     cut: float = 4.0
-    highest_ratio: float = 2.0
+    highest_ratio: float = 1.4
     learned: bool = False
 
     def __post_init__(self) -> None:

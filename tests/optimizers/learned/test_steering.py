@@ -152,12 +152,17 @@ def test_a_first_round_may_go_wrong():
 
 def test_a_lasting_jump_of_the_loss_is_accepted_after_a_few_rounds():
     undone = [int(state.rounds_undone) for state in go(THETA, [1.0, *[10.0] * 6])]
-    # 2 · 1.5⁴ > 10, and the jump is then what is high of late.
-    assert undone == [0, 1, 2, 3, 4, 4, 4]
+    # 1.4 · 1.5⁵ > 10, and the jump is then what is high of late.
+    assert undone == [0, 1, 2, 3, 4, 5, 5]
+
+
+def test_a_loss_that_rises_by_half_has_its_round_undone():
+    assert int(go(THETA, [3.4, 3.3, 5.0])[-1].rounds_undone) == 1
+    assert int(go(THETA, [3.4, 3.3, 4.2])[-1].rounds_undone) == 0
 
 
 def test_losses_that_are_small_beside_the_first_may_jump():
-    losses = [1.0, *[0.01] * 30, 0.4, 0.01, 3.0]
+    losses = [1.0, *[0.01] * 30, 0.3, 0.01, 3.0]
     undone = [int(state.rounds_undone) for state in go(THETA, losses)]
     assert undone == [0] * (len(losses) - 1) + [1]
 
