@@ -57,7 +57,6 @@ def _warmup(num_meta_steps: int) -> tuple[str, str]:
     return f"num_meta_steps = {num_meta_steps}", warmup
 
 
-_LONG = ("truncation_length = 20", "max_rounds = 400", *_warmup(1500))
 _UNSTEERED = "LOptR.steering = False"
 _STEERED = "LocalSGDTaskFamily.steered = True"
 
@@ -71,8 +70,9 @@ LINES: Mapping[str, Line] = {
     "tasks_4": _bound("4 tasks side by side (8)", "num_tasks = 4"),
     "tasks_16": _bound("16 tasks side by side (8)", "num_tasks = 16"),
     "estimators_2": _bound("2 gradient estimators (1)", "num_estimators = 2"),
-    "truncation_5": _bound("truncation 5 (10)", "truncation_length = 5"),
-    "truncation_20": _bound("truncation 20 (10)", "truncation_length = 20"),
+    "truncation_5": _bound("truncation 5 (20)", "truncation_length = 5"),
+    "truncation_10": _bound("truncation 10 (20)", "truncation_length = 10"),
+    "truncation_40": _bound("truncation 40 (20)", "truncation_length = 40"),
     "rounds_100": _bound("at most 100 rounds (200)", "max_rounds = 100"),
     "rounds_400": _bound("at most 400 rounds (200)", "max_rounds = 400"),
     "heldout_objective": _bound(
@@ -112,9 +112,6 @@ LINES: Mapping[str, Line] = {
     ),
     "pace_0.1": _bound("steering at half the pace, 0.1 (0.2)", "Steering.pace = 0.1"),
     "no_steering": _bound("no steering", _UNSTEERED),
-    # What ships: the changes that help, together, and longer.
-    "long": _bound("truncation 20, at most 400 rounds, 1500 meta-steps", *_LONG),
-    "long_lagg": Line("the same of LAggR", _LONG, ("optimizers/lagg_r.gin",)),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),
