@@ -1,4 +1,4 @@
-# make quickstart   meta-trains an optimizer on the bundled digits and compares it (4 minutes)
+# make quickstart   meta-trains a rule, and compares it and one that ships with others (5 minutes)
 # make test         lint, types and tests
 # make test-slow    whole networks and all combinations (an hour)
 # make test-tfds    tests with TensorFlow Datasets, in an environment of their own (600 MB)

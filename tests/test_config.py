@@ -116,7 +116,7 @@ def test_path_means_the_file_beside_the_one_that_includes_it(tmp_path, monkeypat
 def test_folder_of_a_packages_name_hides_no_gin_file(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "tasks").mkdir()
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     with pytest.raises(ConfigError, match="did you mean 'tasks/digits_mlp.gin'"):
         comm_lopt.load_config(["tasks/digit_mlp.gin"])
 
@@ -134,7 +134,7 @@ def test_reading_leaves_gin_as_it_was():
         return readers, list(gin.config._LOCATION_PREFIXES)
 
     before = found()
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     with pytest.raises(ConfigError):
         comm_lopt.load_config(["nowhere.gin"])
     assert found() == before

@@ -18,7 +18,7 @@ def _clean_gin():
 
 @pytest.mark.parametrize("option", ["jax_enable_custom_prng", "jax_disable_jit"])
 def test_meta_training_says_so_at_the_start(tmp_path, option):
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     jax.config.update(option, True)
     try:
         with pytest.raises(ValueError, match=f"{option.upper()} is set, and .*; unset it"):

@@ -30,7 +30,16 @@ SMALL = [
 ]
 
 
-WRAPPING, IN_OPTAX = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+SHIPPED, WRAPPING, IN_OPTAX = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_example_of_one_that_ships_runs(ordinary_promotion):
+    names = {}
+    exec(compile(SHIPPED, str(README), "exec"), names)
+    params = {"w": jnp.ones((3, 2))}
+    state = names["optimizer"].init(params)
+    updates, _ = jax.jit(names["optimizer"].update)(params, state, params)
+    assert np.all(np.asarray(updates["w"]) < 0)
 
 
 def test_example_of_wrapping_a_task_runs(ordinary_promotion, capsys):

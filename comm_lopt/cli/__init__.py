@@ -37,7 +37,7 @@ _COMMANDS = (
 
 _EPILOG = """\
 examples:
-  comm-lopt meta-train --config_file experiments/quickstart.gin --train_log_dir runs/lopt_a
+  comm-lopt meta-train --config_file experiments/digits.gin --train_log_dir runs/lopt_a
   comm-lopt sweep --config_file tasks/digits_mlp.gin --optimizer SlowMo --out_dir runs/slowmo
   comm-lopt meta-test --config_file tasks/digits_mlp.gin --theta runs/lopt_a/theta \\
       --optimizer LocalSGD:local_learning_rate=1 --tuned runs/slowmo --out_dir runs/comparison

@@ -49,7 +49,7 @@ def _comm_lopt(*arguments):
 def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     trained = _comm_lopt(
-        "meta-train", "--config_file", "experiments/quickstart.gin", *SMALL, *SMALL_TRAINING,
+        "meta-train", "--config_file", "experiments/digits.gin", *SMALL, *SMALL_TRAINING,
         "--train_log_dir", "lopt_a",
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr

@@ -17,7 +17,7 @@ def _as_users_have_it(ordinary_promotion, tmp_path, monkeypatch, small_data_fold
 
 
 def test_config_is_a_gin_file_of_all_that_would_run(tmp_path, capsys):
-    flags = ["--config_file", "experiments/quickstart.gin", "--gin_bindings", "num_workers = 3"]
+    flags = ["--config_file", "experiments/digits.gin", "--gin_bindings", "num_workers = 3"]
     assert main(["config", *flags, "--gin_bindings", "LOptA.hidden_size = 5"]) == 0
     printed = capsys.readouterr().out
     assert "# problem: digits_mlp, 2,410 parameters\n" in printed

@@ -5,6 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ def run_step(script, out, **environment):
     done = subprocess.run(
         [GPU / script], env={**os.environ, **settings}, check=True, text=True, capture_output=True
     )
-    (results,) = out.glob("*.json")
-    return json.loads(results.read_text(encoding="utf-8"))["figures"], done.stdout
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("*.json")]
+    return results[0]["figures"] if results else None, done.stdout
 
 
 def test_learned_update_is_checked_and_timed(tmp_path):
@@ -40,6 +41,17 @@ def test_meta_step_is_timed_and_its_profile_is_read(tmp_path):
     # CPUs have no streams of kernels.
     assert figures["profile_of_LOptA"]["launches"] == 0
     assert "floor, highest" in table
+
+
+def test_meta_training_goes_on_from_what_an_earlier_go_left(tmp_path):
+    bounds = {"SECONDS_AT_MOST": "200"}
+    _, first = run_step("03_meta_train.sh", tmp_path, **bounds)
+    with tarfile.open(tmp_path / "run.tgz") as archive:
+        assert "./theta/theta.safetensors" in archive.getnames()
+    _, again = run_step("03_meta_train.sh", tmp_path, RUN=str(tmp_path / "run.tgz"), **bounds)
+    # Nothing is left to do: the last row is the same, its seconds included.
+    assert first.splitlines()[-1] == again.splitlines()[-1]
+    assert first.splitlines()[-1].startswith("2,")
 
 
 @pytest.mark.parametrize("rule", ["LOpt", "LOptA", "LAggA", "LOptR"])

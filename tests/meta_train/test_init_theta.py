@@ -72,6 +72,6 @@ def test_how_the_update_is_computed_is_no_difference(started, tmp_path, saved):
 
 def test_command_line_hands_it_on(tmp_path, capsys, ordinary_promotion):
     flags = ["--train_log_dir", str(tmp_path / "run"), "--init_theta", str(tmp_path)]
-    assert main(["meta-train", "--config_file", "experiments/quickstart.gin", *flags]) == 2
+    assert main(["meta-train", "--config_file", "experiments/digits.gin", *flags]) == 2
     assert f"no theta at {tmp_path / 'theta.safetensors'}" in capsys.readouterr().err
     gin.clear_config()

@@ -52,7 +52,7 @@ def written(tmp_path):
 def test_run_train_runs_upstreams_trainer_and_convert_makes_a_theta_of_it(tmp_path, capsys):
     folder = tmp_path / "run"
     flags = [flag for binding in SMALL for flag in ("--gin_bindings", binding)]
-    command = ["run-train", "--config_file", "experiments/quickstart.gin", *flags]
+    command = ["run-train", "--config_file", "experiments/digits.gin", *flags]
     assert main([*command, "--train_log_dir", str(folder)]) == 0
     (convert,) = re.findall("`comm-lopt (convert .*)`", capsys.readouterr().out)
     assert "my_own" not in (folder / "config.gin").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def test_run_train_of_a_task_alone_says_what_lacks(tmp_path, capsys):
 
 def test_convert_takes_the_configuration_that_is_given(tmp_path, written):
     theta = written(comm_lopt.LOptA(hidden_size=3))
-    comm_lopt.load_config(["experiments/quickstart.gin"], ["LOptA.hidden_size = 3"])
+    comm_lopt.load_config(["experiments/digits.gin"], ["LOptA.hidden_size = 3"])
     convert_params(tmp_path, tmp_path / "out")
     found, trained_on = comm_lopt.load_theta(tmp_path / "out")[1:]
     jax.tree.map(np.testing.assert_array_equal, found, theta)
@@ -87,20 +87,20 @@ def test_convert_takes_the_configuration_that_is_given(tmp_path, written):
 @pytest.mark.parametrize("binding", ["LOptA.hidden_size = 4", "learned_optimizer = @LOpt()"])
 def test_convert_refuses_a_theta_of_another_size_or_rule(tmp_path, written, binding):
     written(comm_lopt.LOptA(hidden_size=3))
-    comm_lopt.load_config(["experiments/quickstart.gin"], [binding])
+    comm_lopt.load_config(["experiments/digits.gin"], [binding])
     with pytest.raises(ValueError, match="expects float32|is no theta of LOpt "):
         convert_params(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_convert_of_a_folder_without_params_says_so(tmp_path):
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     with pytest.raises(FileNotFoundError, match=r"no params_\* in"):
         convert_params(tmp_path, tmp_path / "out")
 
 
 def test_convert_of_a_damaged_file_is_one_class_of_error(tmp_path):
     (tmp_path / "params_3").write_bytes(b"\x93no checkpoint")
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     with pytest.raises(ValueError, match="is no theta of LOptA"):
         convert_params(tmp_path, tmp_path / "out")

@@ -48,9 +48,9 @@ def configured(*files, bindings=()):
     return [WatchedEstimator(estimator) for estimator in estimators], ["digits_mlp"]
 
 
-def test_quickstart_validates_ten_times_for_less_than_a_twentieth_of_its_rounds():
+def test_a_run_of_digits_validates_ten_times_for_less_than_a_twentieth_of_its_rounds():
     validation, told = make_validation(
-        *configured("experiments/quickstart.gin"), LOPT, num_meta_steps=800, num_rounds=100
+        *configured("experiments/digits.gin"), LOPT, num_meta_steps=800, num_rounds=100
     )
     assert [m for m in range(1, 801) if validation.is_due(m, 800)] == list(range(80, 801, 80))
     # 10 x 3 seeds x 100 rounds, of 800 x 2 signs x 8 tasks x 10 rounds.
@@ -59,7 +59,7 @@ def test_quickstart_validates_ten_times_for_less_than_a_twentieth_of_its_rounds(
 
 
 def test_run_too_short_for_validation_goes_without_unless_it_is_asked_for():
-    parts = configured("experiments/quickstart.gin")
+    parts = configured("experiments/digits.gin")
     validation, told = make_validation(*parts, LOPT, num_meta_steps=20, num_rounds=100)
     assert validation is None and "too short" not in told and "5 % of this short run" in told
     validation, _ = make_validation(*parts, LOPT, num_meta_steps=20, every=7)
@@ -81,7 +81,7 @@ def test_data_that_cannot_be_drawn_again_are_left_to_meta_training():
     class HostRegression(SoftmaxRegression):
         datasets = host_datasets(lambda split, number: softmax_batches((), 3, seed=number))
 
-    estimators, names = configured("experiments/quickstart.gin")
+    estimators, names = configured("experiments/digits.gin")
     estimators[0].task_family = upstream.single_task_to_family(HostRegression())
     estimators[0].truncated_step = estimators[0]
     validation, told = make_validation(estimators, names, LOPT, 800)
@@ -109,6 +109,6 @@ def test_lowest_validation_loss_is_the_best_and_what_is_not_finite_never_is():
     ],
 )
 def test_bad_numbers_are_refused(arguments, told):
-    parts = configured("experiments/quickstart.gin")
+    parts = configured("experiments/digits.gin")
     with pytest.raises(ValueError, match=told):
         make_validation(*parts, LOPT, 800, **arguments)

@@ -26,7 +26,7 @@ def test_gin_dir_holds_the_file_for_this_upstream():
 
 
 def test_include_finds_the_file_for_this_upstream():
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     argument = {"released": "lopt", "main": "meta_init"}[upstream.FLAVOUR]
     assert f"GradientLearner.{argument} = %learned_optimizer" in gin.config_str()
 

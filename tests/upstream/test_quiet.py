@@ -8,7 +8,7 @@ import comm_lopt
 
 
 def test_reading_gin_files_logs_no_errors(fresh_gin, caplog):
-    comm_lopt.load_config(["experiments/quickstart.gin"])
+    comm_lopt.load_config(["experiments/digits.gin"])
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
