@@ -11,6 +11,7 @@ import jax
 from comm_lopt.hyperparameters import plain
 
 __all__ = [
+    "did_you_mean",
     "nearest_name",
     "require_at_least_one",
     "require_choice",
@@ -113,11 +114,14 @@ def require_seed(name: str, value: Any) -> int:
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """Returns a hint such as `; did you mean 'SlowMo'?`, or the known names."""
     names = sorted(known)
-    lowered = {known_name.lower(): known_name for known_name in names}
+    return did_you_mean(name, names) or f"the known names are: {', '.join(names)}."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Returns `did you mean 'SlowMo'?`, or None if no known name is near."""
+    lowered = {known_name.lower(): known_name for known_name in known}
     close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {lowered[close[0]]!r}?"
-    return f"the known names are: {', '.join(names)}."
+    return f"did you mean {lowered[close[0]]!r}?" if close else None
 
 
 def require_choice(what: str, name: str, known: Iterable[str]) -> str:

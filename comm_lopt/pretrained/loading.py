@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import optax
 
+from comm_lopt.checks import did_you_mean
 from comm_lopt.pretrained.card import Card, read_card
 from comm_lopt.pretrained.folders import CARD_FILE, path_of, shipped
 from comm_lopt.theta import FILE_NAME, ThetaError, load_theta, theta_file
@@ -96,7 +96,6 @@ def load(name_or_path: str | os.PathLike[str]) -> Pretrained:
 
 def _unknown(name: str) -> str:
     names = list(shipped())
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    meant = f"did you mean {close[0]!r}?" if close else "pass one of these, or a folder or file."
+    meant = did_you_mean(name, names) or "pass one of these, or a folder or file."
     ships = f"but {', '.join(names)}" if names else "nor does any other"
     return f"no theta at {name}, and none of this name ships, {ships}; {meant}"

@@ -43,12 +43,15 @@ def median_ratio(numerator: list[float], denominator: list[float]) -> float:
 
 
 def write(out: str | None, figures: dict[str, Any]) -> None:
-    """Prints figures as JSON, with versions and device, and writes them to `out` if given."""
-    device = jax.devices()[0]
-    text = json.dumps(
-        {"figures": figures, "device": device.device_kind, "versions": comm_lopt.versions()},
-        indent=2,
-    )
-    print(text)
+    """Prints figures as `as_json` has them, and writes them to `out` if given."""
+    text = as_json(figures)
+    print(text, end="")
     if out:
-        pathlib.Path(out).write_text(text + "\n", encoding="utf-8")
+        pathlib.Path(out).write_text(text, encoding="utf-8")
+
+
+def as_json(figures: Mapping[str, Any]) -> str:
+    """Figures with versions and device, a file's text."""
+    device = jax.devices()[0].device_kind
+    whole = {"figures": figures, "device": device, "versions": comm_lopt.versions()}
+    return json.dumps(whole, indent=2) + "\n"

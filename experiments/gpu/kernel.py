@@ -10,7 +10,6 @@ which a copy moves what an update must read and write once.
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -284,11 +283,7 @@ def main() -> None:
     }
 
     def write() -> None:
-        device = jax.devices()[0].device_kind
-        text = json.dumps(
-            {"device": device, "versions": comm_lopt.versions(), "figures": figures}, indent=1
-        )
-        (OUT / "kernel.json").write_text(text + "\n", encoding="utf-8")
+        (OUT / "kernel.json").write_text(timing.as_json(figures), encoding="utf-8")
 
     trees = {
         "transformer": {"w": (9, 7)} if TINY else transformer(),

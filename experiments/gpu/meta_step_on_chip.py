@@ -109,11 +109,7 @@ def main() -> None:
 
 def write(figures: Mapping[str, Any]) -> None:
     """What came out so far, into its file."""
-    text = {
-        "device": jax.devices()[0].device_kind, "versions": comm_lopt.versions(),
-        "figures": figures,
-    }  # fmt: skip
-    (OUT / f"{NAME}.json").write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    (OUT / f"{NAME}.json").write_text(timing.as_json(figures), encoding="utf-8")
 
 
 def table(figures: Mapping[str, Any]) -> str:
