@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # LOpt-A by the paper's settings, for at most $SECONDS_AT_MOST: run.tgz, from which the next go resumes.
 #
-# RULE=optimizers/lagg_a.gin meta-trains LAgg-A instead. RUN names a run.tgz of an earlier go.
+# CONFIGS names other gin files: "experiments/fashion_mnist_paper.gin optimizers/lagg_a.gin" is LAgg-A's,
+# experiments/fashion_mnist_relative.gin LOptR's. RUN names a run.tgz of an earlier go.
 source "$(dirname "$0")/environment.sh"
 run=$(mktemp -d)
 if [ -n "${RUN:-}" ]; then tar -xzf "$RUN" -C "$run"; fi
-flags=(--config_file experiments/fashion_mnist_paper.gin --config_file "${RULE:-optimizers/lopt_a.gin}"
-  --train_log_dir "$run" --resume)
+flags=(--train_log_dir "$run" --resume)
+for file in ${CONFIGS:-experiments/fashion_mnist_paper.gin}; do flags+=(--config_file "$file"); done
 if [ "${SIZE:-}" = tiny ]; then
   flags+=(--config_file tasks/digits_mlp.gin)
   for binding in num_workers=2 num_local_steps=1 num_meta_steps=2 num_tasks=1 truncation_length=2 \
