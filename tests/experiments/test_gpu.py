@@ -10,6 +10,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from comm_lopt.theta import load_theta
+
 GPU = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "gpu"
 
 if not GPU.exists():
@@ -52,6 +54,22 @@ def test_meta_training_goes_on_from_what_an_earlier_go_left(tmp_path):
     # Nothing is left to do: the last row is the same, its seconds included.
     assert first.splitlines()[-1] == again.splitlines()[-1]
     assert first.splitlines()[-1].startswith("2,")
+
+
+def test_thetas_are_tested_on_test_tasks(tmp_path):
+    bounds = {"TASKS": "digits", "METHODS": "none", "SECONDS_AT_MOST": "200"}
+    _, table = run_step("04_meta_test.sh", tmp_path, THETAS="Shipped=lopt-r-1", **bounds)
+    assert "| 5. digits, MLP 32, T 100 | **0.00" in table
+    with tarfile.open(tmp_path / "tested.tgz") as archive:
+        assert "./digits/Shipped.json" in archive.getnames()
+
+
+@pytest.mark.parametrize("name", ["lopt_a", "lopt_r"])
+def test_committed_theta_is_the_best_of_its_validations(name):
+    rows = np.genfromtxt(GPU / "results" / name / "validation.csv", delimiter=",", names=True)
+    best = rows[np.argmin(rows["mean_train_loss"])]
+    _, _, trained_on = load_theta(GPU / "results" / name)
+    assert trained_on["meta_steps"] == best["meta_step"]
 
 
 @pytest.mark.parametrize("rule", ["LOpt", "LOptA", "LAggA", "LOptR"])
