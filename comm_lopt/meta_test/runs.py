@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from comm_lopt.checks import require_at_least_one, require_jax_option_off, require_seed
+from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import mean_over
@@ -161,9 +162,12 @@ def run(
         over_all = _over_grid_and_seeds(function, grid_axes, seed_axes, len(grid), grid_batch_size)
         return jax.jit(over_all, **options)
 
-    start_all = mapped(start, (0, None), (None, 0))
+    # In a short run most of what these two cost is to compile them.
+    start_all = mapped(start, (0, None), (None, 0), compiler_options=optimization_level(0))
     advance_all = mapped(advance, (0, None, 0, None, None), (None, 0, 0, None, 0), donate_argnums=2)
-    evaluate_all = mapped(evaluate, (0, None, 0, None), (None, 0, 0, None))
+    evaluate_all = mapped(
+        evaluate, (0, None, 0, None), (None, 0, 0, None), compiler_options=optimization_level(1)
+    )
 
     stacks = (train.stacks, heldout.stacks)
     evaluated_rounds = _evaluated_rounds(problem.num_rounds, evaluations)

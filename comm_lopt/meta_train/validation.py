@@ -14,6 +14,7 @@ import numpy as np
 
 from comm_lopt import upstream
 from comm_lopt.checks import require_at_least_one, require_seed
+from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.runs import advance_run, chunks_of_rounds, running_mean, start_run
 from comm_lopt.meta_train.log import of_family
@@ -133,24 +134,15 @@ def _runs_of(
         return carry, jax.vmap(family.task_fn(carry[0]).normalizer)(losses)
 
     return _Runs(
-        jax.jit(jax.vmap(start, (None, 0)), compiler_options=_level(0)),
+        jax.jit(jax.vmap(start, (None, 0)), compiler_options=optimization_level(0)),
         jax.jit(
             jax.vmap(advance, (None, 0, 0, None, 0)),
             donate_argnums=2,
-            compiler_options=_level(1),
+            compiler_options=optimization_level(1),
         ),
         family.datasets.train,
         num_rounds,
     )
-
-
-def _level(level: int) -> dict[str, int] | None:
-    """Compiler options of a level of optimization, which are for CPUs.
-
-    In a short run most of what validation costs is to compile it. On a CPU level 1 takes two thirds
-    of the default's time and its rounds are as fast; level 0, for the start, takes a fifth.
-    """
-    return {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else None
 
 
 def make_validation(
