@@ -75,7 +75,7 @@ def test_two_meta_steps(tmp_path, small_resnet, task):
 
 @pytest.mark.slow
 def test_two_meta_steps_of_a_whole_resnet(tmp_path):
-    # Two rounds: the loss of a round in which a problem ends does not count, and PES needs one that does.
+    # Two rounds: that in which a problem ends does not count, and PES needs one that does.
     fewest = ["num_tasks = 1", "num_local_steps = 1"]
     check_two_meta_steps(tmp_path, "imagenet32_resnet18", *fewest)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import pathlib
+
 import gin
 import numpy as np
 
@@ -38,16 +41,34 @@ def digits_datasets(batch_size: int = 32, seed: int = 0) -> ExampleDatasets:
     Raises:
       ValueError: B below 1 or above 1,437.
     """
-    # It takes as long to import as all the rest of the package.
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(digits.target))
-    images = digits.images[order].astype(np.uint8)[..., None]
-    labels = digits.target[order].astype(np.int32)
+    images, labels = _load()
+    order = np.random.default_rng(_SPLIT_SEED).permutation(len(labels))
+    images, labels = images[order], labels[order]
     splits = {}
     start = 0
     for name, end in _SPLIT_ENDS.items():
         splits[name] = LabelledImages(images[start:end], labels[start:end])
         start = end
     return image_datasets(splits, 10, batch_size, seed, largest_value=_LARGEST_VALUE)
+
+
+def _load() -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [1797, 8, 8, 1] and int32 [1797].
+
+    scikit-learn takes as long to import as all the rest of the package, so that its file is read
+    without it where it lies as it does today.
+    """
+    found = importlib.util.find_spec("sklearn")
+    folders = (found.submodule_search_locations if found else None) or []
+    for folder in folders:
+        path = pathlib.Path(folder, "datasets", "data", "digits.csv.gz")
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",", dtype=np.float32)
+            break
+    else:
+        from sklearn.datasets import load_digits
+
+        data, target = load_digits(return_X_y=True)
+        table = np.column_stack([data, target])
+    pixels, labels = table[:, :-1], table[:, -1]
+    return pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32)

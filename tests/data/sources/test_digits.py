@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from small_tasks import assert_trees_equal
 
 from comm_lopt.data.feeding.examples import SPLITS
+from comm_lopt.data.sources import digits as digits_module
 from comm_lopt.data.sources.digits import digits_datasets
 
 EVERYTHING = np.arange(1797, dtype=np.int32)
@@ -45,3 +46,11 @@ def test_largest_grey_value_is_told():
 def test_batch_size_out_of_range_is_an_error(batch_size):
     with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
         digits_datasets(batch_size=batch_size)
+
+
+def test_file_that_lies_elsewhere_is_read_by_scikit_learn(monkeypatch):
+    read = digits_module._load()
+    monkeypatch.setattr(digits_module.importlib.util, "find_spec", lambda name: None)
+    for array, expected in zip(digits_module._load(), read, strict=True):
+        assert array.dtype == expected.dtype
+        np.testing.assert_array_equal(array, expected)
