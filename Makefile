@@ -22,6 +22,8 @@ PIP = -m pip --disable-pip-version-check install --quiet --no-compile --no-deps
 # cannot be met. uv takes a quarter of pip's time; where it reaches no registry, pip does it.
 install = $(1)/bin/uv pip install --quiet --no-deps --python $(1)/bin/python $(2) \
 	|| $(1)/bin/python $(PIP) $(2)
+# Even where the environment has it: modules are compiled once, and not in each of a hundred processes.
+export PYTHONDONTWRITEBYTECODE :=
 OUT ?= runs/quickstart
 RESULTS ?= experiments/benchmarks/results
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
