@@ -1,5 +1,6 @@
 """What all tests share: strict promotion of types and ranks, and small tasks."""
 
+import gc
 import importlib.util
 import pathlib
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ VERSIONS = (
     "upstream/test_optional_modules.py",
     "upstream/test_outer_training.py",
 )
+
+# Tracing makes objects by the million; looking for the few to free takes a tenth of the time.
+gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
