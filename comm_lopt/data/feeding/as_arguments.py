@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,28 +29,47 @@ def data_as_arguments() -> Iterator[None]:
             from jax._src.config import embedded_constants_max_bytes, use_simplified_jaxpr_constants
             from jax._src.interpreters.mlir import LoweringParameters
 
-            make = LoweringParameters.__init__
-            stack.enter_context(_default_of(make, "hoist_constants_as_args", True))
+            stack.enter_context(_HOISTING.within(LoweringParameters.__init__))
             stack.enter_context(use_simplified_jaxpr_constants(True))
             stack.enter_context(embedded_constants_max_bytes(_LARGE))
         yield
 
 
-@contextlib.contextmanager
-def _default_of(make: Any, name: str, value: Any) -> Iterator[None]:
-    """Gives an argument of a function another default.
+class _Hoisting:
+    """Gives an argument of JAX's another default for as long as a thread needs it.
 
     JAX takes this one from its option once, when it is imported. All threads see the change; but
     where the option is off, lowering finds nothing to hoist, and programs stay as they are.
     """
-    before = make.__defaults__
-    arguments = inspect.signature(make).parameters.values()
-    make.__defaults__ = tuple(
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entered = 0
+        self._before: tuple[Any, ...] | None = None
+
+    @contextlib.contextmanager
+    def within(self, make: Any) -> Iterator[None]:
+        with self._lock:
+            if not self._entered:
+                self._before = make.__defaults__
+                make.__defaults__ = _with_default(make, "hoist_constants_as_args", True)
+            self._entered += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._entered -= 1
+                if not self._entered:
+                    make.__defaults__ = self._before
+
+
+def _with_default(function: Any, name: str, value: Any) -> tuple[Any, ...]:
+    """The defaults of a function with another value for an argument."""
+    return tuple(
         value if argument.name == name else argument.default
-        for argument in arguments
+        for argument in inspect.signature(function).parameters.values()
         if argument.default is not argument.empty
     )
-    try:
-        yield
-    finally:
-        make.__defaults__ = before
+
+
+_HOISTING = _Hoisting()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.interpreters.mlir import LoweringParameters
 from small_data import labelled_examples
 from small_tasks import assert_trees_equal
 
@@ -101,6 +102,26 @@ def test_what_is_compiled_outside_and_in_other_threads_stays_as_it_was():
         found.append(num_arguments())
     found.append(num_arguments())
     assert found == [1, 2, 1]
+
+
+def test_a_thread_that_is_done_first_changes_nothing_for_another_or_for_what_comes_after():
+    defaults = LoweringParameters.__init__.__defaults__
+    begun, first_is_done, found = threading.Event(), threading.Event(), []
+
+    def second():
+        with data_as_arguments():
+            begun.set()
+            first_is_done.wait(60)
+            found.append(num_arguments())
+
+    thread = threading.Thread(target=second)
+    with data_as_arguments():
+        thread.start()
+        assert begun.wait(60)
+    first_is_done.set()
+    thread.join()
+    assert found == [2]
+    assert LoweringParameters.__init__.__defaults__ == defaults
 
 
 def test_where_jax_has_lost_the_option_programs_hold_the_data():
