@@ -150,26 +150,27 @@ SMALL = {
 def test_three_rounds_of_a_small_network(name, small_resnet, monkeypatch, ordinary_promotion):
     monkeypatch.setitem(imagenet._DEIT_HEADS, 8, 2)
     monkeypatch.setattr(meta_test.problem, "_MAX_TRAIN", 16)
-    check_three_rounds(name, SMALL[name], implementation="plain")  # Compiles sooner.
+    # The plain update compiles sooner.
+    check_three_rounds(name, SMALL[name], lambda: learned_method(implementation="plain"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", comm_lopt.TASKS)
 def test_three_rounds_of_local_sgd_and_lopt_a(name, ordinary_promotion):
-    check_three_rounds(name, [])
+    check_three_rounds(name, [], lambda: comm_lopt.hand_designed("LocalSGD"), learned_method)
 
 
-def check_three_rounds(name, bindings, **arguments):
-    """Of Local SGD, and of LOpt-A."""
+def learned_method(**arguments):
+    lopt_a = comm_lopt.LOptA(hidden_size=4, **arguments)
+    theta = lopt_a.init(jax.random.PRNGKey(0))
+    return comm_lopt.learned(lopt_a, theta, local_learning_rate=0.1)
+
+
+def check_three_rounds(name, bindings, *methods):
     comm_lopt.load_config([f"tasks/{name}.gin"], [*SIZES, *BATCHES, *bindings])
     problem = meta_test.meta_test_problem()
-    lopt_a = comm_lopt.LOptA(hidden_size=4, **arguments)
-    candidates = [
-        comm_lopt.hand_designed("LocalSGD"),
-        comm_lopt.learned(lopt_a, lopt_a.init(jax.random.PRNGKey(0)), local_learning_rate=0.1),
-    ]
-    for candidate in candidates:
-        curves = meta_test.run(problem, candidate, [0])
+    for make in methods:
+        curves = meta_test.run(problem, make(), [0])
         assert curves.train_loss.shape == (1, 1, 3)
         assert np.isfinite(curves.train_loss).all()
         # Where there are no classes there is none.
