@@ -29,6 +29,7 @@ _FOLDER = pathlib.Path(__file__).resolve().parent / "selection"
 TASKS: Mapping[str, str] = {
     "mlp14": "MLP 196-64-64-10",
     "mlp14_deep": "MLP, 5 hidden layers",
+    "mlp14_h1": "the first at H = 1",
     "conv8": "convnet 8-16",
     "gru": "GRU",
     "autoencoder": "autoencoder",

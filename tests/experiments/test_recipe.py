@@ -236,10 +236,12 @@ def test_selection_tasks_are_of_one_size_and_none_is_trained_on(
     selection = module("selection")
     assert {path.stem for path in (FOLDER / "selection").glob("*.gin")} == {*selection.TASKS}
     told = [selection.load(name).told for name in selection.TASKS]
-    for problem in told:
-        assert (problem["num_workers"], problem["num_local_steps"]) == (8, 4)
+    for name, problem in zip(selection.TASKS, told, strict=True):
+        local_steps = 1 if name.endswith("_h1") else 4
+        assert (problem["num_workers"], problem["num_local_steps"]) == (8, local_steps)
         assert (problem["num_rounds"], problem["heldout_split"]) == (100, "inner_valid")
-    assert len({problem["num_parameters"] for problem in told}) == len(told)
+    sizes_and_steps = {(p["num_parameters"], p["num_local_steps"]) for p in told}
+    assert len(sizes_and_steps) == len(told)
     module("lines").LINES["families_4"].load()
     families = gin.query_parameter("meta_train.task_families")
     sizes = set()

@@ -118,7 +118,9 @@ class LOptR(GlobalLearnedOptimizer):
 
     def start(self, params: PyTree) -> Any:
         state = super().start(params)
-        return state if self.steering is None else self.steering.start(*state)
+        if self.steering is None:
+            return state
+        return self.steering.start(state.accumulators, state.count, params)
 
     def after_round(
         self, theta: PyTree, delta: PyTree, state: Any, params: PyTree, *, added: bool,
@@ -134,8 +136,10 @@ class LOptR(GlobalLearnedOptimizer):
         plain = LearnedRuleState(state.accumulators, state.count)
 
         def undo(plain: LearnedRuleState, params: PyTree) -> tuple[PyTree, LearnedRuleState]:
-            same = params if added else jax.tree.map(jnp.zeros_like, params)
-            return same, plain._replace(count=plain.count + 1)
+            back = state.previous
+            if not added:
+                back = jax.tree.map(jnp.subtract, back, params)
+            return back, plain._replace(count=plain.count + 1)
 
         treedef: Any = jax.tree.structure(params)
         deltas = [jnp.asarray(d, jnp.float32) for d in treedef.flatten_up_to(delta)]
@@ -146,7 +150,8 @@ class LOptR(GlobalLearnedOptimizer):
         aligned = alignment(deltas, momenta)
         steered = self.steering.after(theta["steering"], state, aligned, value, undone)
         rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
-        return out, SteeredRuleState(new.accumulators, new.count, *steered, rounds_undone)
+        previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
+        return out, SteeredRuleState(new.accumulators, new.count, *steered, rounds_undone, previous)
 
     def _time(self, count: jax.Array) -> jax.Array:
         return time_features(count) if self.time else jnp.zeros(0, jnp.float32)

@@ -31,6 +31,7 @@ class SteeredRuleState(NamedTuple):
       first_loss: the first that was known; not a number before.
       highest_loss: a bound of recent losses; infinity where none is known.
       rounds_undone: how many were undone, int32.
+      previous: the parameters before the last step, which a round that is undone goes back to.
     """
 
     accumulators: PyTree
@@ -40,6 +41,7 @@ class SteeredRuleState(NamedTuple):
     first_loss: jax.Array
     highest_loss: jax.Array
     rounds_undone: jax.Array
+    previous: PyTree
 
 
 @gin.configurable(module="comm_lopt")
@@ -57,7 +59,8 @@ class Steering:
     in place of the last step. As Δ and m_i scale together, r does not change where both do.
 
     A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
-    its loss is `highest_ratio` times as high as the highest of late. That bound falls by a tenth
+    its loss is `highest_ratio` times as high as the highest of late. The weights are then those
+    before the last step, since a loss is of weights that it led to. That bound falls by a tenth
     each round, down to a quarter of the first loss: where losses are small they differ much from
     batch to batch. It rises by half when a round is undone, so that no loss is refused for long.
     Without a loss Δ alone decides.
@@ -94,14 +97,15 @@ class Steering:
             "bias": jnp.zeros((), jnp.float32),
         }
 
-    def start(self, accumulators: PyTree, count: jax.Array) -> SteeredRuleState:
+    def start(self, accumulators: PyTree, count: jax.Array, params: PyTree) -> SteeredRuleState:
         """The state before the first round."""
         # An array each, since states are donated.
         one, last, first, highest = (
             jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf)
         )
+        previous = jax.tree.map(jnp.array, params)
         return SteeredRuleState(
-            accumulators, count, one, last, first, highest, jnp.zeros_like(count)
+            accumulators, count, one, last, first, highest, jnp.zeros_like(count), previous
         )
 
     def undoes(

@@ -107,7 +107,7 @@ def test_rounds_are_what_numpy_computes():
 
 def test_the_rate_stays_within_its_bounds():
     steering = Steering(low=0.9, high=1.1, learned=True)
-    state, theta = steering.start(None, jnp.int32(0)), steering.init(3)
+    state, theta = steering.start(None, jnp.int32(0), {}), steering.init(3)
     for cosines, expected in ((1.0, 1.1), (-1.0, 0.9)):
         aligned = jnp.full(3, cosines)
         rate, *_ = steering.after(theta, state, aligned, None, jnp.asarray(False))
@@ -126,15 +126,16 @@ NO_ROUNDS = {
 
 @pytest.mark.parametrize("case", NO_ROUNDS)
 @pytest.mark.parametrize("added", [True, False])
-def test_a_round_gone_wrong_changes_nothing_but_count_rate_and_bound(case, added):
+def test_a_round_gone_wrong_goes_back_and_changes_but_count_rate_and_bound(case, added):
     w = params()
-    _, state = compiled(added)(THETA, w, start(), delta_of(0), jnp.float32(1.2))
+    out, state = compiled(added)(THETA, w, start(), delta_of(0), jnp.float32(1.2))
+    before, w = w, out if added else jax.tree.map(jnp.add, w, out)
     wrong, loss = NO_ROUNDS[case]
     delta = delta_of(1)
     if wrong:
         delta["vector"] = delta["vector"].at[2].set(wrong)
     out, new = compiled(added)(THETA, w, state, delta, jnp.float32(loss))
-    assert_trees_equal(out, w if added else jax.tree.map(jnp.zeros_like, w))
+    assert_trees_equal(out, before if added else jax.tree.map(jnp.subtract, before, w))
     expected = state._replace(
         count=state.count + 1,
         local_rate=state.local_rate / 4,
@@ -142,6 +143,17 @@ def test_a_round_gone_wrong_changes_nothing_but_count_rate_and_bound(case, added
         rounds_undone=jnp.int32(1),
     )
     assert_trees_equal(new, expected)
+
+
+def test_a_second_round_gone_wrong_goes_back_no_further():
+    w, state, seen = params(), start(), []
+    for number, loss in enumerate((1.2, 1.1, np.nan, 60.0, 1.1)):
+        seen.append(w)
+        w, state = compiled(True)(THETA, w, state, delta_of(number), jnp.float32(loss))
+    assert_trees_equal(seen[3], seen[1])
+    assert_trees_equal(seen[4], seen[1])
+    assert_trees_equal(state.previous, seen[1])
+    assert not np.array_equal(w["matrix"], seen[1]["matrix"])
 
 
 def test_a_first_round_may_go_wrong():
@@ -209,3 +221,19 @@ def test_what_a_round_left_in_other_states_is_undone_with_it():
 def test_argument_that_makes_no_sense_is_an_error(arguments):
     with pytest.raises(ValueError, match="lies outside"):
         Steering(**arguments)
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_steering_that_is_not_learned_steers_as_one_that_was_not_meta_trained(undone):
+    learned, fixed = Steering(learned=True), Steering()
+    assert fixed.init(2) == {}
+    state = learned.start((), jnp.int32(0), {})._replace(last_loss=jnp.float32(1.0))
+    seen = jnp.asarray([0.5, -0.2], jnp.float32), jnp.float32(0.8), jnp.asarray(undone)
+    expected = learned.after(learned.init(2), state, *seen)
+    np.testing.assert_array_equal(fixed.after({}, state, *seen), expected)
+    np.testing.assert_allclose(expected[0], 0.25 if undone else np.exp(0.1), rtol=1e-6)
+
+
+def test_whether_steering_is_learned_is_told_with_theta():
+    rule = LOptR(steering=Steering(learned=True))
+    assert LOptR.from_hparams(rule.hparams()).steering == rule.steering
