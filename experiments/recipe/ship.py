@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--best_theta", action="store_true", help="best_theta/ of the run, in place of theta/"
     )
     parser.add_argument(
+        "--unfinished", action="store_true", help="the run may have been stopped before its end"
+    )
+    parser.add_argument(
         "--command", metavar="TEXT", help="what was run (default: experiments/recipe/run.py)"
     )
     parser.add_argument("--schedule", default="none", metavar="TEXT", help="outside the rule")
@@ -141,8 +144,11 @@ def _training(flags: argparse.Namespace, trained_on: Mapping[str, Any]) -> Train
         raise FileNotFoundError(f"no checkpoint in {flags.run}; pass a meta-training's folder.")
     info = json.loads(saved[-1].read_text(encoding="utf-8"))["info"]
     done, asked = info["progress"]["meta_step"], info["num_meta_steps"]
-    if done != asked:
-        raise ValueError(f"{flags.run} has done {done} of {asked} meta-steps; let it end first.")
+    if done != asked and not flags.unfinished:
+        raise ValueError(
+            f"{flags.run} has done {done} of {asked} meta-steps; let it end first, or pass "
+            "--unfinished."
+        )
     line, _, seed = flags.run.name.rpartition("_")
     default = f"python experiments/recipe/run.py --out_dir OUT --lines {line} --seeds {seed}"
     return Training(

@@ -87,6 +87,7 @@ def test_run_that_has_not_ended_or_was_not_tested_is_refused(ship, run, flags, t
     shutil.rmtree(half / "checkpoints" / "4")
     assert ship(half, *flags[1:], "--out_dir", tmp_path / "out") == 2
     assert "has done 2 of 4 meta-steps" in capsys.readouterr().err
+    assert ship(half, *flags[1:], "--unfinished", "--out_dir", tmp_path / "half") == 0
     write_tests(tmp_path / "tests.json", "f" * 64)
     assert ship(*flags, "--tested", tmp_path / "tests.json", "--out_dir", tmp_path / "out") == 2
     assert "has no run of the theta" in capsys.readouterr().err
