@@ -10,6 +10,7 @@ from comm_lopt.cli.config import add_config
 from comm_lopt.cli.data import add_data
 from comm_lopt.cli.exit_codes import EXIT_CODES, run_command
 from comm_lopt.cli.flags import add_debug_flag
+from comm_lopt.cli.launch import add_launch
 from comm_lopt.cli.lists import add_optimizers, add_tasks
 from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
@@ -18,6 +19,7 @@ from comm_lopt.cli.pretrained import add_pretrained
 from comm_lopt.cli.run_train import add_convert, add_run_train
 from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
+from comm_lopt.cli.train import add_train
 from comm_lopt.meta_test.results import alone_in
 
 __all__ = ["main"]
@@ -26,6 +28,8 @@ _COMMANDS = (
     add_meta_train,
     add_meta_test,
     add_sweep,
+    add_train,
+    add_launch,
     add_config,
     add_run_train,
     add_convert,

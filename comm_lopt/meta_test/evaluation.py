@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from comm_lopt.data.feeding.datasets import ExampleDatasets
-from comm_lopt.upstream import Datasets
+from comm_lopt.upstream import Datasets, Task
 
-__all__ = ["EvaluationPart", "evaluation_part", "mean_over"]
+__all__ = ["EvaluationPart", "evaluated", "evaluation_part", "mean_over"]
 
 PyTree = Any
 
@@ -40,6 +40,30 @@ def evaluation_part(datasets: Datasets, split: str, limit: int) -> EvaluationPar
     batches = [next(source) for _ in range(_BATCHES_OF_AN_ITERATOR)]
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
     return EvaluationPart([stack], [1.0])
+
+
+def evaluated(
+    task: Task,
+    params: PyTree,
+    model_state: PyTree,
+    key: jax.Array,
+    parts: Sequence[EvaluationPart],
+) -> list[tuple[jax.Array, PyTree]]:
+    """For each part the mean loss at `params` and the means of what else the task reports.
+
+    Args:
+      task: the inner task.
+      params: W.
+      model_state: S.
+      key: the same for all batches.
+      parts: what is shown.
+    """
+
+    def one_batch(batch: PyTree) -> tuple[jax.Array, PyTree]:
+        loss, _, aux = task.loss_with_state_and_aux(params, model_state, key, batch)
+        return loss, aux
+
+    return [mean_over(one_batch, *part) for part in parts]
 
 
 def mean_over(

@@ -16,7 +16,7 @@ from comm_lopt.checks import require_at_least_one, require_jax_option_off, requi
 from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.rounds import RoundIterator
-from comm_lopt.meta_test.evaluation import mean_over
+from comm_lopt.meta_test.evaluation import EvaluationPart, evaluated
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.methods import Method
 from comm_lopt.round_state import model_state_of
@@ -134,7 +134,7 @@ def run(
     # In the programs values are traced, and nothing can look at them.
     for point in grid:
         method.make(point)
-    heldout, train = problem.heldout_part, problem.train_part
+    stacks, shares = zip(problem.train_part, problem.heldout_part, strict=True)
     points = {name: jnp.asarray([point[name] for point in grid], jnp.float32) for name in grid[0]}
     keys = jnp.stack([jax.random.PRNGKey(seed) for seed in seeds])
 
@@ -147,16 +147,11 @@ def run(
     def evaluate(hparams: PyTree, key: jax.Array, carry: PyTree, stacks: tuple) -> tuple:
         family, opt = method.build(problem, hparams)
         cfg, opt_state = carry
-        task = family.task_fn(cfg).inner
         params, state = opt.get_params_state(opt_state)
-        state = model_state_of(state)
-
-        def one_batch(batch: PyTree) -> tuple:
-            loss, _, aux = task.loss_with_state_and_aux(params, state, key, batch)
-            return loss, aux
-
-        at_weights, _ = mean_over(one_batch, stacks[0], train.shares)
-        return at_weights, *mean_over(one_batch, stacks[1], heldout.shares)
+        parts = [EvaluationPart(*part) for part in zip(stacks, shares, strict=True)]
+        task = family.task_fn(cfg).inner
+        (at_weights, _), heldout = evaluated(task, params, model_state_of(state), key, parts)
+        return at_weights, *heldout
 
     def mapped(function: Any, grid_axes: tuple, seed_axes: tuple, **options: Any) -> Any:
         over_all = _over_grid_and_seeds(function, grid_axes, seed_axes, len(grid), grid_batch_size)
@@ -169,10 +164,9 @@ def run(
         evaluate, (0, None, 0, None), (None, 0, 0, None), compiler_options=optimization_level(1)
     )
 
-    stacks = (train.stacks, heldout.stacks)
     evaluated_rounds = _evaluated_rounds(problem.num_rounds, evaluations)
     data = [problem.rounds().reseeded(seed) for seed in seeds]
-    losses, evaluated = [], []
+    losses, evaluations_made = [], []
     seconds = 0.0
     programs: dict[int, Any] = {}
     try:
@@ -197,13 +191,13 @@ def run(
                 if done in evaluated_rounds:
                     # Waited for here, so that it is not part of the rounds that follow.
                     evaluation = evaluate_compiled(points, keys, carry, stacks)
-                    evaluated.append(jax.block_until_ready(evaluation))
+                    evaluations_made.append(jax.block_until_ready(evaluation))
     finally:
         for rounds in data:
             rounds.close()
     train_loss = np.concatenate([np.asarray(loss) for loss in losses], axis=2)
     loss_at_weights, heldout_loss, metrics = jax.tree.map(
-        lambda *parts: np.stack([np.asarray(part) for part in parts], axis=2), *evaluated
+        lambda *parts: np.stack([np.asarray(part) for part in parts], axis=2), *evaluations_made
     )
     return Curves(
         train_loss=train_loss,

@@ -10,27 +10,36 @@ from tqdm import tqdm
 __all__ = ["ProgressDisplay"]
 
 _SECONDS_BETWEEN_LINES = 10.0
-_NAME = "meta-train"
-_LINE = _NAME + ": meta-step {n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_LINE = "{n_fmt} of {total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 class ProgressDisplay:
-    """Shows meta-steps on stderr.
+    """Shows meta-steps, or rounds, on stderr.
 
     Args:
       done: meta-steps of earlier processes.
       total: meta-steps of the whole run.
       shown: whether to show them.
+      command: what is running.
+      unit: what is counted.
     """
 
-    def __init__(self, done: int, total: int, shown: bool):
+    def __init__(
+        self,
+        done: int,
+        total: int,
+        shown: bool,
+        command: str = "meta-train",
+        unit: str = "meta-step",
+    ):
         self.shown = shown
         terminal = sys.stderr.isatty()
+        self._command, self._unit = command, unit
         self._bar = tqdm(
             total=total,
             initial=done,
-            unit="meta-step",
-            desc=_NAME,
+            unit=unit,
+            desc=command,
             disable=not (shown and terminal),
             mininterval=1.0,
         )
@@ -66,9 +75,9 @@ class ProgressDisplay:
             self._step,
             self._total,
             self._printed_at - self._begin,
-            unit="meta-step",
+            unit=self._unit,
             initial=self._first,
             postfix=self._values,
-            bar_format=_LINE,
+            bar_format=f"{self._command}: {self._unit} {_LINE}",
         )
         print(line, file=sys.stderr, flush=True)

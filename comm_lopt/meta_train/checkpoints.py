@@ -1,4 +1,4 @@
-"""Checkpoints of a meta-training run: whole or not there, and checked.
+"""Checkpoints of a meta-training or real run: whole or not there, and checked.
 
 Orbax's CheckpointManager gives each its name when it is whole, keeps the newest and the best, and
 removes what killed processes left. How arrays become files is ours: Orbax's own handlers search
@@ -79,16 +79,33 @@ class Checkpoints:
     Args:
       folder: where they lie; made if missing.
       keep: how many of the newest stay.
+      unit: what is counted, for messages.
+      flag: that chose the run's folder, for messages.
 
     Raises:
       SaveError: `folder` cannot be written.
     """
 
-    def __init__(self, folder: pathlib.Path, keep: int = 3):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        keep: int = 3,
+        unit: str = "meta-step",
+        flag: str = "--train_log_dir",
+    ):
+        self._unit, self._flag = unit, flag
         self._folder = folder.resolve()
         self._best = _TheBest()
         _ORBAX_LOGGER.addFilter(_is_not_of_orbax)
+        # Of several processes of a run the one that saves does so alone.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix="checkpoints",
+        )
         options = ocp.CheckpointManagerOptions(
+            create=False,
+            multiprocessing_options=alone,
             preservation_policy=AnyPreservationPolicy([LatestN(keep), self._best]),
             cleanup_tmp_directories=True,
             # The dates of earlier checkpoints, which can be damaged, are not needed.
@@ -123,7 +140,7 @@ class Checkpoints:
         files = _packed(_named_leaves(state), info)
         self.wait()
         self._best.meta_step = best
-        with self._saving(f"the checkpoint of meta-step {meta_step}"):
+        with self._saving(f"the checkpoint of {self._unit} {meta_step}"):
             self._check_room(sum(map(len, files.values())))
             args = ocp.args.Composite(**{_STATE: _Files(files)})
             self._manager.save(meta_step, args=args, force=True)
@@ -150,7 +167,7 @@ class Checkpoints:
             raise SaveError(
                 f"the checkpoint {self._folder / str(meta_step)} was written and cannot be read "
                 f"back ({error}), so that the run could not be resumed; pass another "
-                "--train_log_dir, on a disk that keeps what is written."
+                f"{self._flag}, on a disk that keeps what is written."
             ) from error
 
     def restore(self, template: PyTree, check: Callable[[int, dict[str, Any]], None]) -> Restored:
@@ -223,7 +240,7 @@ class Checkpoints:
             path.rename(aside)
             warnings.warn(
                 f"the checkpoint {path} is damaged ({damage}) and is now {aside.name}; going on "
-                f"from the one before it, of meta-step {taken}.",
+                f"from the one before it, of {self._unit} {taken}.",
                 stacklevel=3,
             )
         self._manager.reload()
@@ -238,7 +255,7 @@ class Checkpoints:
         if different:
             first = different[0]
             raise ResumeError(
-                f"the checkpoint of meta-step {meta_step} in {self._folder} does not fit this "
+                f"the checkpoint of {self._unit} {meta_step} in {self._folder} does not fit this "
                 f"configuration: {len(different)} arrays differ, such as {first} "
                 f"({found.get(first)} saved, {expected.get(first)} here); resume with the "
                 "configuration it was started with, or start in another folder."
@@ -261,7 +278,7 @@ class Checkpoints:
         # What Orbax raises is an open list.
         except Exception as error:
             try:
-                whole = f"the newest that is there is of meta-step {self.meta_steps[-1]}"
+                whole = f"the newest that is there is of {self._unit} {self.meta_steps[-1]}"
             except (OSError, IndexError):
                 whole = "there is no earlier one"
             raise SaveError(

@@ -11,11 +11,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
-from comm_lopt.atomic import replacing
 from comm_lopt.meta_train.bar import ProgressDisplay
 from comm_lopt.meta_train.errors import SaveError
 from comm_lopt.meta_train.events import ScalarEvents
 from comm_lopt.meta_train.not_finite import NotFinite
+from comm_lopt.rows import reopened
 
 __all__ = [
     "METRICS",
@@ -70,9 +70,9 @@ class MetaTrainLog:
         validated = [of_family(m, name) for name in families for m in VALIDATION[1:3]]
         self._validation_columns = [*VALIDATION, *validated]
         try:
-            self._metrics = _reopened(folder / METRICS_FILE, self._columns, first_step)
-            self._skipped = _reopened(folder / SKIPPED_FILE, _SKIPPED, first_step)
-            self._validation = _reopened(
+            self._metrics = reopened(folder / METRICS_FILE, self._columns, first_step)
+            self._skipped = reopened(folder / SKIPPED_FILE, _SKIPPED, first_step)
+            self._validation = reopened(
                 folder / VALIDATION_FILE, self._validation_columns, first_step
             )
             self._events = ScalarEvents(folder, first_step + 1)
@@ -165,24 +165,3 @@ def _told(place: NotFinite) -> str:
     if place.problem is None:
         return f"{place.what} of {place.task}"
     return f"{place.what} of {place.task}, problem {place.problem}, round {place.inner_step}"
-
-
-def _reopened(path: pathlib.Path, columns: Sequence[str], last_step: int) -> TextIO:
-    """The file with its header and its rows of up to `last_step`, to append to.
-
-    It is replaced in one step: a run that is killed here must not lose rows.
-    """
-    rows = _rows_until(path, columns, last_step)
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([columns, *rows])
-    return path.open("a", newline="", encoding="utf-8")
-
-
-def _rows_until(path: pathlib.Path, columns: Sequence[str], last_step: int) -> list[list[str]]:
-    if not last_step or not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = file.read().splitlines(keepends=True)
-    # The last line of a killed run may be a part of one, such as "12" of "123,0.5".
-    rows = list(csv.reader(line for line in lines if line.endswith("\n")))[1:]
-    return [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]

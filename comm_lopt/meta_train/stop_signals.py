@@ -39,11 +39,15 @@ class StopSignals:
 
     Outside the main thread, where signals cannot be caught, it catches none.
 
+    Args:
+      unit: what is finished before it stops, for the message.
+
     Attributes:
       requested: number of the first signal that came, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "meta-step") -> None:
+        self._unit = unit
         self.requested: int | None = None
         self._interrupting = False
         self._interrupted = threading.Event()
@@ -86,7 +90,7 @@ class StopSignals:
             if self.requested is None:
                 self.requested = number
                 _tell(
-                    f"{signal.Signals(number).name}: stops after this meta-step, and saves it; "
+                    f"{signal.Signals(number).name}: stops after this {self._unit}, and saves it; "
                     "Ctrl-C now stops at once"
                 )
             elif number == signal.SIGINT and not self._interrupting:

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import optax
 
-from comm_lopt.tasks.local_round import RoundOutput
+from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput
 from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
-from comm_lopt.tasks.union import union_gradient
+from comm_lopt.tasks.union import gradient_of_each, union_gradient
 
 __all__ = ["DataParallelTaskFamily"]
 
@@ -22,6 +22,21 @@ class DataParallelTask(LocalSGDTask):
     `data` has the same [K, H, ...] form as for local SGD, so that both see the same examples a
     round.
     """
+
+    def _work(
+        self,
+        local_opt: optax.GradientTransformation,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        opt_states: PyTree,
+    ) -> WorkersOutput:
+        del local_opt, opt_states
+        family = self._family
+        return gradient_of_each(
+            self.inner, params, model_state, key, data, family.num_workers, family.num_local_steps
+        )
 
     def _local_round(
         self,

@@ -27,9 +27,12 @@ from comm_lopt.upstream import Task
 __all__ = [
     "WORKER_AXIS",
     "RoundOutput",
+    "WorkersOutput",
     "local_round",
+    "local_work",
     "mean_of_squares",
     "mean_over_workers",
+    "merged",
     "weighted_mean",
 ]
 
@@ -40,6 +43,22 @@ WORKER_AXIS = "workers"
 _MOST_TERMS = 64
 # What JAX calls the axis of a `pmap` that names none.
 _PMAP_AXIS = "_internal_pmap_axis_name"
+
+
+class WorkersOutput(NamedTuple):
+    """What each worker has at the end of its local steps, before any of them talks.
+
+    Attributes:
+      losses: [K, H], training loss of each local step, before that step is taken.
+      deltas: like the parameters with a leading K, of at least float32; before − after.
+      model_states: like the model state with a leading K.
+      local_opt_states: [K, ...].
+    """
+
+    losses: jax.Array
+    deltas: PyTree
+    model_states: PyTree
+    local_opt_states: PyTree
 
 
 class RoundOutput(NamedTuple):
@@ -79,7 +98,7 @@ def local_round(
     local_opt_states: PyTree = None,
     worker_squares: bool = False,
 ) -> RoundOutput:
-    """Runs H local steps on each of K workers, all from the same weights.
+    """Runs H local steps on each of K workers, all from the same weights, and merges them.
 
     Worker k starts at W_0 = `params` and takes, for h = 0 ... H−1,
 
@@ -87,7 +106,8 @@ def local_round(
 
     Δ_k = W_0 − W_H, Δ = Σ_k w_k Δ_k / Σ_k w_k and q = Σ_k w_k Δ_k² / Σ_k w_k. Every worker and
     every local step has its own random key. The steps are scanned, so that compile time does not
-    depend on H. (Joseph et al. 2025, algorithm 1, lines 3 to 9.)
+    depend on H. (Joseph et al. 2025, algorithm 1, lines 3 to 9.) It is `local_work` and then
+    `merged`, which a real run calls one after the other.
 
     Args:
       task: gives `loss_with_state`.
@@ -112,6 +132,25 @@ def local_round(
       ValueError: a leaf of `batches` does not begin with [K, H], or workers cannot be divided
         among the devices of the mesh.
     """
+    work = local_work(
+        task, params, model_state, key, batches, local_opt, num_workers, num_local_steps,
+        local_opt_states,
+    )  # fmt: skip
+    return merged(work, weights, local_opt_states, worker_squares)
+
+
+def local_work(
+    task: Task,
+    params: PyTree,
+    model_state: PyTree,
+    key: jax.Array,
+    batches: PyTree,
+    local_opt: optax.GradientTransformation,
+    num_workers: int,
+    num_local_steps: int,
+    local_opt_states: PyTree = None,
+) -> WorkersOutput:
+    """The part of `local_round` in which nobody talks; arguments and errors are the same."""
     _check_batches(batches, num_workers, num_local_steps)
     mesh = _mesh_for(num_workers)
     keys = jax.random.split(key, (num_workers, num_local_steps))
@@ -137,24 +176,39 @@ def local_round(
         return widened(before)[None] - widened(after)
 
     @drjax.program(placements={WORKER_AXIS: num_workers})
-    def all_workers(keys: jax.Array, batches: PyTree, opt_states: PyTree) -> RoundOutput:
+    def all_workers(keys: jax.Array, batches: PyTree, opt_states: PyTree) -> WorkersOutput:
         # Without a mesh of ours DrJAX looks for one in a deprecated corner of JAX.
         out = drjax.map_fn(one_worker, (keys, batches, opt_states), mesh=mesh)
-        losses, after, states, opt_states_after = out
-        deltas = jax.tree.map(difference, params, after)
-        delta = jax.tree.map(lambda d: weighted_mean(d, weights), deltas)
-        return RoundOutput(
-            mean_over_workers(jnp.mean(losses, axis=1), weights),
-            losses,
-            delta,
-            deltas,
-            mean_over_workers(states, weights),
-            _of_those_there(opt_states, opt_states_after, weights),
-            mean_of_squares(deltas, weights) if worker_squares else None,
-        )
+        losses, after, states, opt_states = out
+        return WorkersOutput(losses, jax.tree.map(difference, params, after), states, opt_states)
 
     with _no_mesh_is_no_warning():
         return all_workers(keys, batches, local_opt_states)
+
+
+def merged(
+    work: WorkersOutput,
+    weights: jax.Array | None = None,
+    local_opt_states: PyTree = None,
+    worker_squares: bool = False,
+) -> RoundOutput:
+    """The part of `local_round` in which workers talk; arguments are the same.
+
+    Args:
+      work: of `local_work`.
+      weights: w, [K].
+      local_opt_states: those from before the round.
+      worker_squares: also compute q.
+    """
+    return RoundOutput(
+        mean_over_workers(jnp.mean(work.losses, axis=1), weights),
+        work.losses,
+        jax.tree.map(lambda d: weighted_mean(d, weights), work.deltas),
+        work.deltas,
+        mean_over_workers(work.model_states, weights),
+        _of_those_there(local_opt_states, work.local_opt_states, weights),
+        mean_of_squares(work.deltas, weights) if worker_squares else None,
+    )
 
 
 def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:

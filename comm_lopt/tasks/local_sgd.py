@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import gin
 import jax
@@ -19,7 +19,13 @@ from comm_lopt.optimizers.local_rate import scaled_by
 from comm_lopt.round_state import RoundState, model_state_of, round_state
 from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gradient
 from comm_lopt.tasks.local_optimizers import local_sgd
-from comm_lopt.tasks.local_round import RoundOutput, local_round
+from comm_lopt.tasks.local_round import (
+    RoundOutput,
+    WorkersOutput,
+    local_round,
+    local_work,
+    merged,
+)
 from comm_lopt.tasks.round_settings import (
     LocalOptimizer,
     built_local_opt,
@@ -32,6 +38,16 @@ from comm_lopt.upstream import Datasets, Task, TaskFamily
 __all__ = ["LocalSGDTask", "LocalSGDTaskFamily"]
 
 PyTree = Any
+
+
+class _Start(NamedTuple):
+    """What a round starts with, taken from what the last one left and from its key."""
+
+    model_state: PyTree
+    key: jax.Array
+    weights: jax.Array | None
+    local_opt: optax.GradientTransformation
+    local_opt_states: PyTree
 
 
 class LocalSGDTask(Task):
@@ -142,6 +158,44 @@ class LocalSGDTask(Task):
         loss, (state, aux) = with_gradient(evaluate, train, params, (state, key, data))
         return loss, state, aux
 
+    def work(self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree) -> WorkersOutput:
+        """The first part of a round, in which nobody talks; arguments as of `loss_with_state`.
+
+        A real run calls it and then `merge`, and gets what `loss_with_state` gives.
+        """
+        start = self._start(params, state, key)
+        return self._work(
+            start.local_opt, params, start.model_state, start.key, data, start.local_opt_states
+        )
+
+    def merge(
+        self,
+        params: PyTree,
+        state: PyTree,
+        key: jax.Array,
+        work: WorkersOutput,
+        present: jax.Array | None = None,
+    ) -> tuple[jax.Array, PyTree, PyTree]:
+        """The second part of a round, in which workers talk.
+
+        Args:
+          params: as for `work`, and so are `state` and `key`.
+          state: see there.
+          key: see there.
+          work: of `work`.
+          present: [K], 0 for workers that are absent although nobody planned it; None: nobody is.
+
+        Returns:
+          The mean training loss, the new model state, and the gradient Δ.
+        """
+        start = self._start(params, state, key)
+        weights = start.weights
+        if present is not None:
+            weights = present if weights is None else weights * present
+        out = merged(work, weights, start.local_opt_states, self._family.worker_squares)
+        (loss, new_state), delta = self._end(out, weights, tells_weights=present is not None)
+        return loss, new_state, delta
+
     def _new_local_opt_states(self, params: PyTree) -> PyTree:
         count = self.num_local_optimizers
         return jax.tree.map(
@@ -153,28 +207,58 @@ class LocalSGDTask(Task):
         self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[Evaluated, PyTree]:
         """((loss, new state), gradient) of a round."""
+        start = self._start(params, state, key)
+        out = self._local_round(
+            start.local_opt, params, start.model_state, start.key, data, start.weights,
+            start.local_opt_states,
+        )  # fmt: skip
+        return self._end(out, start.weights)
+
+    def _start(self, params: PyTree, state: PyTree, key: jax.Array) -> _Start:
         family, carried = self._family, round_state(state)
         weights_key, round_key = key, key
         if family.participation is not None:
             weights_key, round_key = jax.random.split(key)
-        weights = family.worker_weights(weights_key)
         opt_states = carried.local_opt_states
         if family.local_state_persists and opt_states is None:
             opt_states = self._new_local_opt_states(params)
-        local_opt = scaled_by(self.local_opt, carried.local_rate if family.steered else None)
-        out = self._local_round(
-            local_opt, params, carried.model_state, round_key, data, weights, opt_states
+        return _Start(
+            carried.model_state,
+            round_key,
+            family.worker_weights(weights_key),
+            scaled_by(self.local_opt, carried.local_rate if family.steered else None),
+            opt_states,
         )
+
+    def _end(
+        self, out: RoundOutput, weights: jax.Array | None, tells_weights: bool = False
+    ) -> tuple[Evaluated, PyTree]:
+        family = self._family
         new_state = RoundState(
             out.model_state,
             out.worker_deltas if family.worker_deltas else None,
-            weights if family.participation is not None else None,
+            weights if tells_weights or family.participation is not None else None,
             out.local_opt_states if family.local_state_persists else None,
             out.worker_squares,
         )
         if all(part is None for part in new_state[1:]):
             new_state = new_state.model_state
         return (out.loss, new_state), out.delta
+
+    def _work(
+        self,
+        local_opt: optax.GradientTransformation,
+        params: PyTree,
+        model_state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        opt_states: PyTree,
+    ) -> WorkersOutput:
+        family = self._family
+        return local_work(
+            self.inner, params, model_state, key, data, local_opt, family.num_workers,
+            family.num_local_steps, opt_states,
+        )  # fmt: skip
 
     def _local_round(
         self,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import optax
 
-from comm_lopt.tasks.local_round import RoundOutput, local_round
+from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput, local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
 from comm_lopt.tasks.union import UnionTask, by_step
 
@@ -22,6 +22,13 @@ class SingleWorkerTask(LocalSGDTask):
     @property
     def num_local_optimizers(self) -> int:
         return 1
+
+    def _work(self, *arguments: Any) -> WorkersOutput:
+        del arguments
+        raise NotImplementedError(
+            "one worker on the examples of all has no part that each of K workers does alone; "
+            "with num_workers=1 use LocalSGDTaskFamily, which is the same."
+        )
 
     def _local_round(
         self,

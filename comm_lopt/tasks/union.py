@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.precision import widened
-from comm_lopt.tasks.local_round import RoundOutput, mean_over_workers, weighted_mean
+from comm_lopt.tasks.local_round import (
+    RoundOutput,
+    WorkersOutput,
+    mean_over_workers,
+    weighted_mean,
+)
 from comm_lopt.upstream import Task
 
-__all__ = ["UnionTask", "by_step", "evaluate_round", "union_gradient"]
+__all__ = ["UnionTask", "by_step", "evaluate_round", "gradient_of_each", "union_gradient"]
 
 PyTree = Any
 
@@ -86,6 +91,36 @@ def union_gradient(
         model_state=mean_over_workers(states),
         local_opt_states=None,
     )
+
+
+def gradient_of_each(
+    task: Task,
+    params: PyTree,
+    model_state: PyTree,
+    key: jax.Array,
+    batches: PyTree,
+    num_workers: int,
+    num_local_steps: int,
+) -> WorkersOutput:
+    """What `union_gradient` is the mean of: each worker's gradient, as its `deltas`.
+
+    Workers that do not share a device each have their own; arguments as for `union_gradient`.
+    """
+    loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
+    keys = jax.random.split(key, num_local_steps)
+    keys = jax.vmap(lambda k: jax.random.split(k, num_workers))(keys)
+
+    def one_worker(worker_keys: jax.Array, worker_batches: PyTree) -> WorkersOutput:
+        def add(total: PyTree, inputs: tuple) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
+            (loss, state), gradient = loss_and_grad(params, model_state, *inputs)
+            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), (loss, state)
+
+        zeros = jax.tree.map(lambda p: jnp.zeros_like(widened(p)), params)
+        total, (losses, states) = jax.lax.scan(add, zeros, (worker_keys, worker_batches))
+        gradient = jax.tree.map(lambda t: t / num_local_steps, total)
+        return WorkersOutput(losses, gradient, mean_over_workers(states), None)
+
+    return jax.vmap(one_worker)(jnp.swapaxes(keys, 0, 1), batches)
 
 
 def evaluate_round(

@@ -49,6 +49,20 @@ class ExampleDatasets(Datasets, abc.ABC):
     def gather(self, batch: PyTree) -> dict[str, jax.Array]:
         """Returns the examples of a batch: arrays [B, ...] by key. Runs inside a task's loss."""
 
+    def on_host(self, split: str, batch: PyTree) -> dict[str, np.ndarray]:
+        """The examples of a batch (or of several, [..., B]) of a split, taken on the host.
+
+        What comes of it stands for the batch: `gather` returns it as it is. So a process holds the
+        examples of its own batches on its devices, and no others.
+
+        Raises:
+          TypeError: this kind of data sets cannot.
+        """
+        raise TypeError(
+            f"{type(self).__name__} is for meta-training, where tasks choose among its members; "
+            "train on one of them."
+        )
+
     @abc.abstractmethod
     def _batch_at(self, split: str, positions: np.ndarray) -> PyTree:
         """Batches [N, B, ...] of the examples at `positions` [N, B] of a split."""

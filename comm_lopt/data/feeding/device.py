@@ -21,6 +21,8 @@ from comm_lopt.data.feeding.examples import SPLITS, Examples
 
 __all__ = ["DeviceDatasets"]
 
+PyTree = Any
+
 _WORD = 4
 
 
@@ -68,9 +70,18 @@ class DeviceDatasets(ExampleDatasets):
         abstract = jax.ShapeDtypeStruct((batch_size,), np.dtype(np.int32))
         super().__init__(examples, sources, extra_info, abstract)
 
-    def gather(self, batch: jax.Array) -> dict[str, jax.Array]:
-        """Returns the examples at the indices `batch` ([B] int32): arrays [B, ...] by key."""
+    def gather(self, batch: PyTree) -> dict[str, jax.Array]:
+        """Returns the examples at the indices `batch` ([B] int32): arrays [B, ...] by key.
+
+        Examples that were taken already, see `on_host`, are returned as they are.
+        """
+        if isinstance(batch, Mapping):
+            return dict(batch)
         return self.examples.take(self._rows, batch)
+
+    def on_host(self, split: str, batch: np.ndarray) -> dict[str, np.ndarray]:
+        positions = np.asarray(batch) - self._offsets[split]
+        return self.examples.take(self.examples.splits[split], positions)
 
     def indices_of(self, split: str) -> np.ndarray:
         """Returns the indices of all examples of a split, int32 [N]."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +31,7 @@ class RoundIterator(Iterator[Any]):
       source: the inner iterator, from which all workers draw, or one source for each worker.
       num_workers: K.
       num_local_steps: H.
+      workers: those whose batches a round has, [k, H, ...] for k of them; None: all K.
 
     Attributes:
       state: number of rounds drawn; may be set if `can_seek`.
@@ -42,9 +43,10 @@ class RoundIterator(Iterator[Any]):
         source: Iterator[Any] | Sequence[BatchSource],
         num_workers: int,
         num_local_steps: int,
+        workers: range | None = None,
     ):
         self.source = source
-        self._leading = (num_workers, num_local_steps)
+        self._shape = _Shape(num_workers, num_local_steps, workers or range(num_workers))
         self.state = 0
         first = source[0] if isinstance(source, Sequence) else source
         self.can_seek = isinstance(first, BatchSource)
@@ -52,12 +54,28 @@ class RoundIterator(Iterator[Any]):
 
     def round(self, number: int) -> PyTree:
         """Returns the batches of a round, by number: arrays [K, H, ...]."""
-        return _round(self.source, self._leading, number)
+        return _round(self.source, self._shape, number)
+
+    def of_workers(self, workers: range) -> RoundIterator:
+        """The same rounds from the first on, with the batches of some workers: [k, H, ...].
+
+        Nothing is read for the others.
+
+        Raises:
+          TypeError: rounds cannot be asked for by number, and would have to be drawn in full.
+        """
+        if not self.can_seek:
+            raise TypeError(
+                f"{type(self.source).__name__} has no order that can be asked for by number, so "
+                "that each process would read the examples of all; use comm_lopt's data sets."
+            )
+        num_workers, num_local_steps, _ = self._shape
+        return RoundIterator(self.source, num_workers, num_local_steps, workers)
 
     def __next__(self) -> PyTree:
         if self.can_seek:
             if self._ahead is None:
-                self._ahead = ReadAhead(functools.partial(_round, self.source, self._leading))
+                self._ahead = ReadAhead(functools.partial(_round, self.source, self._shape))
             self._ahead.seek(self.state)
             batches = next(self._ahead)
         else:
@@ -87,22 +105,28 @@ class RoundIterator(Iterator[Any]):
             source = [s.reseeded(*use) for s in source]
         elif isinstance(source, BatchSource):
             source = source.reseeded(*use)
-        return RoundIterator(source, *self._leading)
+        return RoundIterator(source, *self._shape)
 
 
-def _round(
-    source: Iterator[Any] | Sequence[BatchSource], leading: tuple[int, int], number: int
-) -> PyTree:
-    num_workers, num_local_steps = leading
+class _Shape(NamedTuple):
+    num_workers: int
+    num_local_steps: int
+    workers: range
+
+
+def _round(source: Iterator[Any] | Sequence[BatchSource], shape: _Shape, number: int) -> PyTree:
+    num_workers, num_local_steps, workers = shape
     if isinstance(source, Sequence):
-        parts = [s.batches(number * num_local_steps, num_local_steps) for s in source]
+        parts = [source[k].batches(number * num_local_steps, num_local_steps) for k in workers]
         return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)
-    count = num_workers * num_local_steps
+    count = len(workers) * num_local_steps
     if isinstance(source, BatchSource):
-        stacked = source.batches(number * count, count)
+        first = (number * num_workers + workers.start) * num_local_steps
+        stacked = source.batches(first, count)
     else:
         batches = [next(source) for _ in range(count)]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+    leading = (len(workers), num_local_steps)
     return jax.tree.map(lambda leaf: leaf.reshape(leading + leaf.shape[1:]), stacked)
 
 

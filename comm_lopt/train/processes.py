@@ -1,0 +1,163 @@
+"""The processes of a real run: how they find each other, and that they are of one run."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+__all__ = ["ProcessError", "joined", "require_agreement", "require_same_weights"]
+
+PyTree = Any
+
+_HEARTBEAT_SECONDS = 20
+_JOIN_SECONDS = 60
+_SHOWN = 500
+
+
+class ProcessError(RuntimeError):
+    """Processes of one run that do not find each other, or are of different runs."""
+
+
+@contextlib.contextmanager
+def joined(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> Iterator[None]:
+    """In this block the process is one of several, as `jax.distributed.initialize` makes it.
+
+    With no argument it is alone, unless JAX detects a cluster (SLURM, Open MPI, Kubernetes). A
+    process that dies ends the others within 20 seconds.
+
+    Args:
+      coordinator_address: host and port of process 0.
+      num_processes: how many there are.
+      process_id: which one this is, from 0 on.
+
+    Raises:
+      ValueError: some of the three are given and not all, or a number is out of range.
+      ProcessError: the others were not there within a minute.
+    """
+    given = {
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
+    }
+    missing = [name for name, value in given.items() if value is None]
+    if 0 < len(missing) < len(given):
+        raise ValueError(
+            f"--{', --'.join(missing)} missing beside --"
+            f"{', --'.join(name for name in given if name not in missing)}; pass all three, or "
+            "none on a cluster that JAX detects."
+        )
+    if process_id is not None and not 0 <= process_id < (num_processes or 0):
+        raise ValueError(
+            f"process_id={process_id} is none of num_processes={num_processes}; processes are "
+            "numbered from 0 on."
+        )
+    if missing and not _on_a_cluster():
+        yield
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(
+            **given,  # type: ignore[arg-type]
+            initialization_timeout=_JOIN_SECONDS,
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
+        )
+    except RuntimeError as error:
+        who = "" if process_id is None else f"process {process_id} of {num_processes}: "
+        raise ProcessError(
+            f"{who}the others did not meet at {coordinator_address} within {_JOIN_SECONDS} s "
+            f"({str(error).splitlines()[0]:.300}); start all of them, with the same address, on a "
+            "port that is free and that each machine can reach."
+        ) from error
+    try:
+        yield
+    finally:
+        # Where another one died, this fails as well, and says less than what is on its way.
+        with contextlib.suppress(Exception):
+            jax.distributed.shutdown()
+
+
+def require_agreement(told: Mapping[str, Any]) -> None:
+    """All processes call it, each with what it runs; an error in all where they differ.
+
+    Args:
+      told: JSON values, such as versions and settings.
+
+    Raises:
+      ProcessError: names the processes and what differs.
+    """
+    text = json.dumps(told, sort_keys=True).encode()
+    lengths = _gathered(np.array([len(text)], np.int32))
+    padded = np.zeros(max(int(n) for n in lengths.ravel()), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    texts = [
+        json.loads(row[: int(length)].tobytes())
+        for row, length in zip(_gathered(padded), lengths.ravel(), strict=True)
+    ]
+    first = texts[0]
+    for process, other in enumerate(texts[1:], start=1):
+        if other != first:
+            lines = [
+                f"  {name}: {_short(first.get(name))} in process 0, {_short(other.get(name))} in "
+                f"process {process}"
+                for name in sorted(first.keys() | other.keys())
+                if first.get(name) != other.get(name)
+            ]
+            raise ProcessError(
+                f"processes 0 and {process} are not of one run; start them with one command line "
+                "and the same versions:\n" + "\n".join(lines)
+            )
+
+
+def require_same_weights(params: PyTree, when: str) -> None:
+    """All processes call it; an error in all where their global weights are not the same bits.
+
+    Args:
+      params: the weights as they lie in this process.
+      when: for the message.
+
+    Raises:
+      ProcessError: names the processes.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        whole = leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf
+        digest.update(np.asarray(whole).tobytes())
+    digests = _gathered(np.frombuffer(digest.digest(), np.uint8))
+    different = [n for n, row in enumerate(digests) if not np.array_equal(row, digests[0])]
+    if different:
+        raise ProcessError(
+            f"{when} the global weights of the processes {different} are not those of process 0: "
+            "a machine computes other numbers (another processor or library), or a device is "
+            "faulty; use equal machines."
+        )
+
+
+def _gathered(array: np.ndarray) -> np.ndarray:
+    """[processes, ...]"""
+    if jax.process_count() == 1:
+        return array[None]
+    return np.asarray(multihost_utils.process_allgather(array))
+
+
+def _on_a_cluster() -> bool:
+    from jax._src.clusters import ClusterEnv
+
+    kinds = (kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method)
+    return any(kind.is_env_present() for kind in kinds)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

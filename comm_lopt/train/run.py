@@ -1,0 +1,358 @@
+"""A real run: a task is trained by workers that are devices, of one process or of many."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import gin
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from comm_lopt.atomic import locked, replacing
+from comm_lopt.checks import require_at_least_one, require_seed
+from comm_lopt.compiler_options import optimization_level
+from comm_lopt.data.feeding.as_arguments import data_as_arguments
+from comm_lopt.data.feeding.datasets import ExampleDatasets
+from comm_lopt.data.feeding.rounds import RoundIterator
+from comm_lopt.meta_test.evaluation import evaluated
+from comm_lopt.meta_test.problem import Problem, differences
+from comm_lopt.meta_test.runs import bytes_per_round
+from comm_lopt.meta_train.checkpoints import Checkpoints
+from comm_lopt.meta_train.errors import ResumeError, RunStopped
+from comm_lopt.meta_train.stop_signals import StopSignals
+from comm_lopt.methods import Method
+from comm_lopt.round_state import model_state_of
+from comm_lopt.train.link import Link
+from comm_lopt.train.log import ROUNDS_FILE, TrainLog
+from comm_lopt.train.processes import require_agreement, require_same_weights
+from comm_lopt.train.programs import RoundPrograms
+from comm_lopt.train.workers import WorkerDevices
+from comm_lopt.versions import versions
+
+__all__ = ["TrainSummary", "train"]
+
+PyTree = Any
+
+_CHECKPOINTS, _CONFIG_FILE = "checkpoints", "config.gin"
+_MEASURES = ("loss_at_weights", "heldout_loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSummary:
+    """What a run came to.
+
+    Attributes:
+      rounds: done in this process.
+      train_loss: of its last round.
+      evaluation: the last one, by measure.
+      seconds_working: of the local steps of this process's workers, all rounds.
+      seconds_merging: of the merges, waiting for other workers included.
+      bytes_sent: by one worker in a round.
+      bytes_received: by one worker in a round.
+    """
+
+    rounds: int
+    train_loss: float
+    evaluation: Mapping[str, float]
+    seconds_working: float
+    seconds_merging: float
+    bytes_sent: int
+    bytes_received: int
+
+    def seconds_per_round(self, link: Link | None = None) -> float:
+        """Seconds of a round: as measured, or with the exchange taken over `link`."""
+        rounds = max(1, self.rounds)
+        if link is None:
+            return (self.seconds_working + self.seconds_merging) / rounds
+        return self.seconds_working / rounds + link.seconds(self.bytes_sent, self.bytes_received)
+
+
+@gin.configurable(module="comm_lopt", denylist=["problem", "method", "out_dir", "seed", "resume"])
+def train(
+    problem: Problem,
+    method: Method,
+    out_dir: str | os.PathLike[str],
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    checkpoint_every: int = 100,
+    evaluate_every: int = 50,
+    keep_checkpoints: int = 2,
+    throttle: Link | None = None,
+) -> TrainSummary:
+    """Trains a task for T rounds with K workers, equally many on each device of all processes.
+
+    All processes call it, with the same arguments, inside `joined`. Losses are those of
+    `meta_test.run` with the same seed. Process 0 writes `out_dir`: rounds.csv, evaluations.csv,
+    TensorBoard events, checkpoints/ and config.gin. A checkpoint can be resumed by any number of
+    processes that divides K.
+
+    Args:
+      problem: what is trained; K, H and T are of it.
+      method: what trains it.
+      out_dir: the run's folder.
+      seed: of initial weights and data order.
+      resume: go on from the newest checkpoint, if there is a run.
+      progress: tell how far it is (on stderr).
+      checkpoint_every: rounds from one checkpoint to the next. At each the weights of all
+        processes are compared.
+      evaluate_every: rounds from one evaluation to the next, which process 0 does alone.
+      keep_checkpoints: how many of the newest stay.
+      throttle: a slower link, which each merge waits for.
+
+    Raises:
+      ValueError: a method or K that does not fit, or a number below 1.
+      TypeError: data whose order cannot be replayed.
+      ProcessError: the processes are of different runs, or their weights differ.
+      FileExistsError: the folder holds another run and `resume` is False.
+      ResumeError: it holds a run of another problem or method.
+      RunStopped: SIGTERM or Ctrl-C came to any process; all is saved.
+    """
+    folder = pathlib.Path(out_dir)
+    seed = require_seed("seed", seed)
+    for name, number in (
+        ("checkpoint_every", checkpoint_every),
+        ("evaluate_every", evaluate_every),
+        ("keep_checkpoints", keep_checkpoints),
+    ):
+        require_at_least_one(name, number, "rounds")
+    told = {
+        "problem": problem.describe(),
+        "method": {**method.describe(), "theta": dict(method.theta).get("sha256")},
+        "seed": seed,
+    }
+    require_agreement({**told, "versions": versions(), "resume": resume})
+    workers = WorkerDevices(problem.num_workers)
+    programs = RoundPrograms(problem, method, workers, seed)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopSignals("round"))
+        stack.enter_context(data_as_arguments())
+        data = problem.rounds().reseeded(seed).of_workers(workers.own)
+        stack.callback(data.close)
+        files = _Files(folder, resume, keep_checkpoints, stack)
+        run = _Run(problem, programs, workers, data, told, seed)
+        run.restore(files.restored(run.on_host(), told))
+        require_same_weights(programs.params(run.carry)[0], "at the start")
+        log = files.log(run.done, problem, progress, stack)
+        return run.go_on(
+            files,
+            log,
+            stop,
+            checkpoint_every,
+            evaluate_every,
+            throttle,
+            bytes_per_round(method, problem),
+        )
+
+
+class _Run:
+    """Where a run stands."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        programs: RoundPrograms,
+        workers: WorkerDevices,
+        data: RoundIterator,
+        told: Mapping[str, Any],
+        seed: int,
+    ):
+        self._problem, self._programs, self._workers = problem, programs, workers
+        self._data, self._told = data, told
+        datasets = problem.task_family.datasets
+        if not isinstance(datasets, ExampleDatasets):
+            raise TypeError(
+                f"{type(datasets).__name__} cannot be divided among processes; use comm_lopt's "
+                "data sets."
+            )
+        self._datasets = datasets
+        self._key = jax.random.PRNGKey(seed)
+        self._evaluate: Any = None
+        self.carry = programs.start()
+        self.done = 0
+
+    def on_host(self) -> PyTree:
+        """The run as arrays on the host, whole in every process."""
+        return self._workers.to_host(self.carry)
+
+    def restore(self, saved: tuple[int, PyTree] | None) -> None:
+        """Goes on from what process 0 read; all processes call it."""
+        here = self.on_host()
+        done = 0 if saved is None else saved[0]
+        if jax.process_count() > 1:
+            done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+            if done:
+                state = here if saved is None else saved[1]
+                saved = done, multihost_utils.broadcast_one_to_all(state)
+        if done and saved is not None:
+            self.carry = self._workers.placed_like(saved[1], self.carry)
+        self.done = self._data.state = done
+
+    def go_on(
+        self,
+        files: _Files,
+        log: TrainLog | None,
+        stop: StopSignals,
+        checkpoint_every: int,
+        evaluate_every: int,
+        throttle: Link | None,
+        size: Any,
+    ) -> TrainSummary:
+        """Does the rounds that are left."""
+        total, first = self._problem.num_rounds, self.done
+        working = merging = 0.0
+        loss, evaluation = float("nan"), {}
+        begin = time.perf_counter()
+        for number in range(first, total):
+            examples = self._datasets.on_host("train", next(self._data))
+            batches = self._workers.sharded(examples)
+            if number == first:
+                self._programs.compile(self.carry, batches)
+            times = [time.perf_counter()]
+            work = self._programs.work(self.carry, number, batches)
+            times.append(time.perf_counter())
+            out = self._programs.merge(self.carry, number, work, stop.requested is not None)
+            self.carry, loss, losses, stopping = out
+            took = time.perf_counter() - times[1]
+            if throttle is not None:
+                took += throttle.wait(size.sent, size.received, took)
+            worked = times[1] - times[0]
+            working, merging = working + worked, merging + took
+            self.done = number + 1
+            if log is not None:
+                row: dict[str, float | str] = {
+                    "round": self.done,
+                    "train_loss": loss,
+                    "seconds": round(time.perf_counter() - begin, 4),
+                    "seconds_working": round(worked, 5),
+                    "seconds_merging": round(took, 5),
+                    "absent": "",
+                }
+                each = {f"loss_of_worker_{k}": float(x) for k, x in enumerate(losses)}
+                log.write({**row, **each})
+            last = self.done == total
+            if last or self.done % evaluate_every == 0:
+                evaluation = self._evaluated(log)
+            if last or stopping or self.done % checkpoint_every == 0:
+                self._save(files, log)
+            if stopping and not last:
+                files.wait()
+                raise RunStopped(
+                    f"stopped after round {self.done} of {total}, which is saved in "
+                    f"{files.folder}; the same command with --resume goes on.",
+                    stop.requested or 15,
+                )
+        files.wait()
+        return TrainSummary(
+            total - first, loss, evaluation, working, merging, size.sent, size.received
+        )
+
+    def _save(self, files: _Files, log: TrainLog | None) -> None:
+        require_same_weights(self._programs.params(self.carry)[0], f"after round {self.done}")
+        state = self.on_host()
+        if log is not None:
+            log.flush()
+        files.save(self.done, state, {**self._told, "versions": versions()})
+
+    def _evaluated(self, log: TrainLog | None) -> dict[str, float]:
+        """Loss of the global weights; in process 0, which has a log, alone."""
+        if log is None:
+            return {}
+        local = jax.tree.map(_local, self._programs.params(self.carry))
+        params, state = local[0], model_state_of(local[1])
+        parts = [self._problem.train_part, self._problem.heldout_part]
+        if self._evaluate is None:
+            cfg = jax.tree.map(_local, self.carry[0])
+            task = self._problem.task_family.task_fn(self._programs.inner_config(cfg))
+            self._evaluate = jax.jit(
+                lambda params, state: evaluated(task, params, state, self._key, parts),
+                compiler_options=optimization_level(1),
+            )
+        (at_weights, _), (heldout, _) = self._evaluate(params, state)
+        row = dict(zip(_MEASURES, (float(at_weights), float(heldout)), strict=True))
+        log.write_evaluation({"round": self.done, **row})
+        return row
+
+
+class _Files:
+    """The folder of a run, in process 0; elsewhere nothing."""
+
+    def __init__(self, folder: pathlib.Path, resume: bool, keep: int, stack: contextlib.ExitStack):
+        self.folder = folder
+        self._checkpoints: Checkpoints | None = None
+        if jax.process_index():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(
+            locked(folder / ".lock", f"another process trains in {folder}; pass another --out_dir.")
+        )
+        started = (folder / ROUNDS_FILE).exists() or any((folder / _CHECKPOINTS).glob("[0-9]*"))
+        if started and not resume:
+            raise FileExistsError(
+                f"{folder} holds another run; pass --resume to go on with it, or another --out_dir."
+            )
+        self._checkpoints = Checkpoints(folder / _CHECKPOINTS, keep, "round", "--out_dir")
+        stack.callback(self._checkpoints.close)
+
+    def restored(self, template: PyTree, told: Mapping[str, Any]) -> tuple[int, PyTree] | None:
+        """(rounds done, state) of the newest whole checkpoint; None where there is none."""
+        if self._checkpoints is None or not self._checkpoints.meta_steps:
+            return None
+
+        def check(done: int, info: Mapping[str, Any]) -> None:
+            different = differences(info["problem"], cast(Any, told["problem"]))
+            # T alone may change: a run can be made longer.
+            different = [line for line in different if not line.startswith("num_rounds")]
+            for name in ("method", "seed"):
+                if info[name] != _as_json(told[name]):
+                    different.append(f"{name}: {info[name]} there, {told[name]} here")
+            if different:
+                lines = "".join(f"\n  {line}" for line in different)
+                raise ResumeError(
+                    f"the checkpoint of round {done} in {self.folder} is of another run:{lines}\n"
+                    "Resume with what it was started with, or pass another --out_dir."
+                )
+
+        found = self._checkpoints.restore(template, check)
+        return found.meta_step, jax.tree.map(np.asarray, found.state)
+
+    def log(
+        self, done: int, problem: Problem, progress: bool, stack: contextlib.ExitStack
+    ) -> TrainLog | None:
+        """The log, in process 0."""
+        if self._checkpoints is None:
+            return None
+        with replacing(self.folder / _CONFIG_FILE) as path:
+            path.write_text(gin.operative_config_str(), encoding="utf-8")
+        log = TrainLog(
+            self.folder, done, problem.num_rounds, problem.num_workers, _MEASURES, progress
+        )
+        stack.callback(log.close)
+        return log
+
+    def save(self, done: int, state: PyTree, info: Mapping[str, Any]) -> None:
+        """A checkpoint, in the background."""
+        if self._checkpoints is not None and done not in self._checkpoints.meta_steps:
+            self._checkpoints.save(done, state, info)
+
+    def wait(self) -> None:
+        """Until it is on disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+
+def _local(leaf: Any) -> Any:
+    """What lies on this process's first device."""
+    return np.asarray(leaf.addressable_data(0)) if isinstance(leaf, jax.Array) else leaf
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
