@@ -12,6 +12,7 @@ from comm_lopt.meta_test.check_results import ResultsError
 from comm_lopt.meta_train.errors import CheckpointError, DivergedError, RunStopped
 from comm_lopt.meta_train.stop_signals import ends_the_process
 from comm_lopt.theta import ThetaError
+from comm_lopt.train.processes import ProcessError
 
 __all__ = ["EXIT_CODES", "exit_code", "run_command"]
 
@@ -23,6 +24,7 @@ EXIT_CODES: dict[int | str, str] = {
     4: "meta-training diverged",
     5: "a file or folder cannot be read or written, such as on a full disk",
     6: "another process is at work in the folder",
+    7: "a process of a run of several failed, was not there, or is of another run",
     "128 + n": "ended by signal n: 130 Ctrl-C, 143 SIGTERM; meta-training saves at the first",
 }
 """What each means."""
@@ -32,6 +34,7 @@ _ERRORS: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
     (3, (DataError, ThetaError, ResultsError, CheckpointError)),
     (4, (DivergedError,)),
     (6, (BusyError,)),
+    (7, (ProcessError,)),
     (2, (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError)),
     (5, (OSError,)),
     (2, (ValueError, TypeError, ImportError)),

@@ -17,7 +17,7 @@ from comm_lopt.cli.flags import add_parser
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.train.processes import ProcessError
 
-__all__ = ["add_launch", "launch"]
+__all__ = ["add_launch", "free_port", "launch"]
 
 _GRACE_SECONDS = 25.0
 _POLL_SECONDS = 0.1
@@ -65,7 +65,7 @@ def launch(
     """
     if num_processes < 1:
         raise ValueError(f"-n {num_processes}: at least 1 process is needed.")
-    address = f"localhost:{_free_port()}"
+    address = f"localhost:{free_port()}"
     processes: list[subprocess.Popen[str]] = []
     threads = []
     with _forwarding(processes):
@@ -131,13 +131,16 @@ def _failure(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int] | No
 
 @contextlib.contextmanager
 def _forwarding(processes: list[subprocess.Popen[str]]) -> Any:
-    """Signals that come to this process go on to all."""
+    """Signals that come to this process go on to all; at a second one they are killed."""
+    came = 0
 
     def send(number: int, frame: object) -> None:
+        nonlocal came
         del frame
+        came += 1
         for process in processes:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(number if came == 1 else signal.SIGKILL)
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -151,12 +154,14 @@ def _forwarding(processes: list[subprocess.Popen[str]]) -> Any:
 
 
 def _copy(source: Any, target: TextIO, prefix: str) -> None:
-    for line in source:
-        target.write(prefix + line)
-        target.flush()
+    with source:
+        for line in source:
+            target.write(prefix + line)
+            target.flush()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens to."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port: int = free.getsockname()[1]

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 import jax
 
 from comm_lopt import meta_test
+from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
 from comm_lopt.cli.method_specs import method_of_spec, method_of_sweep, method_of_theta
 from comm_lopt.methods import Method
-from comm_lopt.train import Link, TrainSummary, joined, train
+from comm_lopt.train import Link, ProcessError, TrainSummary, joined, train
 
 __all__ = ["add_train"]
 
@@ -60,27 +62,41 @@ def add_train(commands: Any) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     links = [Link(mbps) for mbps in arguments.bandwidth_mbps]
     throttle = None if arguments.throttle_mbps is None else Link(arguments.throttle_mbps)
-    with joined(arguments.coordinator_address, arguments.num_processes, arguments.process_id):
-        load_config_of(arguments)
-        problem = meta_test.meta_test_problem()
-        method = _method(arguments, problem)
-        if jax.process_index() == 0:
-            print(
-                f"{method.label} trains {problem.task_family.name}: {problem.num_workers} workers "
-                f"on {jax.device_count()} devices of {jax.process_count()} processes",
-                flush=True,
-            )
-        summary = train(
-            problem,
-            method,
-            arguments.folder,
-            seed=arguments.seed,
-            resume=arguments.resume,
-            progress=not arguments.no_progress,
-            throttle=throttle,
+    try:
+        with joined(arguments.coordinator_address, arguments.num_processes, arguments.process_id):
+            _in_all(arguments, links, throttle)
+    except ProcessError as error:
+        if not jax.distributed.is_initialized():
+            raise
+        # JAX's clean-up would wait for the process that is gone, and then abort this one.
+        print(f"comm-lopt train: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(exit_code(error) or 1)
+
+
+def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | None) -> None:
+    """What each process does."""
+    load_config_of(arguments)
+    problem = meta_test.meta_test_problem()
+    method = _method(arguments, problem)
+    first = jax.process_index() == 0
+    if first:
+        print(
+            f"{method.label} trains {problem.task_family.name}: {problem.num_workers} workers "
+            f"on {jax.device_count()} devices of {jax.process_count()} processes",
+            flush=True,
         )
-        if jax.process_index() == 0:
-            print("\n".join(_told(summary, links)), flush=True)
+    summary = train(
+        problem,
+        method,
+        arguments.folder,
+        seed=arguments.seed,
+        resume=arguments.resume,
+        progress=not arguments.no_progress,
+        throttle=throttle,
+    )
+    if first:
+        print("\n".join(_told(summary, links)), flush=True)
 
 
 def _method(arguments: argparse.Namespace, problem: meta_test.Problem) -> Method:
@@ -93,7 +109,7 @@ def _method(arguments: argparse.Namespace, problem: meta_test.Problem) -> Method
 
 def _told(summary: TrainSummary, links: list[Link]) -> list[str]:
     rounds = max(1, summary.rounds)
-    lines = [f"training loss of the last round: {summary.train_loss:.4f}"]
+    lines = [f"final training loss: {summary.final_train_loss:.4f}"]
     lines += [f"{name}: {value:.4f}" for name, value in summary.evaluation.items()]
     lines += [
         f"a round: {1000 * summary.seconds_working / rounds:.1f} ms of local steps, "

@@ -82,10 +82,14 @@ def joined(
         ) from error
     try:
         yield
-    finally:
-        # Where another one died, this fails as well, and says less than what is on its way.
+    except ProcessError:
+        # To part in order takes all of them, and one is gone.
+        raise
+    except BaseException:
         with contextlib.suppress(Exception):
             jax.distributed.shutdown()
+        raise
+    jax.distributed.shutdown()
 
 
 def require_agreement(told: Mapping[str, Any]) -> None:

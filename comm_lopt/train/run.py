@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import gin
@@ -24,7 +24,7 @@ from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import evaluated
 from comm_lopt.meta_test.problem import Problem, differences
-from comm_lopt.meta_test.runs import bytes_per_round
+from comm_lopt.meta_test.runs import bytes_per_round, final_window
 from comm_lopt.meta_train.checkpoints import Checkpoints
 from comm_lopt.meta_train.errors import ResumeError, RunStopped
 from comm_lopt.meta_train.stop_signals import StopSignals
@@ -32,7 +32,11 @@ from comm_lopt.methods import Method
 from comm_lopt.round_state import model_state_of
 from comm_lopt.train.link import Link
 from comm_lopt.train.log import ROUNDS_FILE, TrainLog
-from comm_lopt.train.processes import require_agreement, require_same_weights
+from comm_lopt.train.processes import (
+    ProcessError,
+    require_agreement,
+    require_same_weights,
+)
 from comm_lopt.train.programs import RoundPrograms
 from comm_lopt.train.workers import WorkerDevices
 from comm_lopt.versions import versions
@@ -51,7 +55,7 @@ class TrainSummary:
 
     Attributes:
       rounds: done in this process.
-      train_loss: of its last round.
+      final_train_loss: mean of the last 5 % of T, as far as they were done here.
       evaluation: the last one, by measure.
       seconds_working: of the local steps of this process's workers, all rounds.
       seconds_merging: of the merges, waiting for other workers included.
@@ -60,7 +64,7 @@ class TrainSummary:
     """
 
     rounds: int
-    train_loss: float
+    final_train_loss: float
     evaluation: Mapping[str, float]
     seconds_working: float
     seconds_merging: float
@@ -209,7 +213,8 @@ class _Run:
         """Does the rounds that are left."""
         total, first = self._problem.num_rounds, self.done
         working = merging = 0.0
-        loss, evaluation = float("nan"), {}
+        losses_of_rounds: list[float] = []
+        evaluation: dict[str, float] = {}
         begin = time.perf_counter()
         for number in range(first, total):
             examples = self._datasets.on_host("train", next(self._data))
@@ -219,11 +224,13 @@ class _Run:
             times = [time.perf_counter()]
             work = self._programs.work(self.carry, number, batches)
             times.append(time.perf_counter())
-            out = self._programs.merge(self.carry, number, work, stop.requested is not None)
+            with _exchanging(self.done + 1):
+                out = self._programs.merge(self.carry, number, work, stop.requested is not None)
             self.carry, loss, losses, stopping = out
             took = time.perf_counter() - times[1]
             if throttle is not None:
                 took += throttle.wait(size.sent, size.received, took)
+            losses_of_rounds.append(loss)
             worked = times[1] - times[0]
             working, merging = working + worked, merging + took
             self.done = number + 1
@@ -251,8 +258,10 @@ class _Run:
                     stop.requested or 15,
                 )
         files.wait()
+        last_ones = losses_of_rounds[-final_window(total) :]
+        final = float(np.mean(last_ones)) if last_ones else float("nan")
         return TrainSummary(
-            total - first, loss, evaluation, working, merging, size.sent, size.received
+            total - first, final, evaluation, working, merging, size.sent, size.received
         )
 
     def _save(self, files: _Files, log: TrainLog | None) -> None:
@@ -347,6 +356,20 @@ class _Files:
         """Until it is on disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
+
+
+@contextlib.contextmanager
+def _exchanging(number: int) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        raise ProcessError(
+            f"process {jax.process_index()}: the exchange of round {number} failed "
+            f"({str(error).splitlines()[0]:.200}); another process is gone, and says why itself. "
+            "The same command with --resume goes on from the last checkpoint."
+        ) from error
 
 
 def _local(leaf: Any) -> Any:

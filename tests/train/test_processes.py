@@ -1,0 +1,193 @@
+"""Several processes over gloo, and eight devices: one run, one collective phase, one loss."""
+
+import csv
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from comm_lopt.cli.launch import launch
+from comm_lopt.train import ProcessError, joined
+from comm_lopt.train.programs import Collective, collectives_in
+
+GIN = """
+include 'tasks/digits_mlp.gin'
+digits_mlp.hidden_sizes = (8,)
+num_workers = 8
+num_local_steps = 2
+num_rounds = 20
+train.checkpoint_every = 10
+"""
+
+SIMULATION = """
+import sys
+import comm_lopt, numpy as np
+from comm_lopt.cli.method_specs import method_of_theta
+from comm_lopt.meta_test import meta_test_problem, run
+comm_lopt.load_config([sys.argv[1]])
+curves = run(meta_test_problem(), method_of_theta("lagg-r-1"), [0], evaluations="end")
+np.save(sys.argv[2], curves.train_loss[0, 0])
+"""
+
+
+@pytest.fixture(scope="module")
+def gin_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("processes") / "task.gin"
+    path.write_text(GIN, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def simulated(gin_file):
+    out = gin_file.with_name("losses.npy")
+    command = [sys.executable, "-c", SIMULATION, str(gin_file), str(out)]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    return np.load(out)
+
+
+def losses(folder: pathlib.Path):
+    with (folder / "rounds.csv").open(newline="", encoding="utf-8") as file:
+        return np.array([float(row["train_loss"]) for row in csv.DictReader(file)])
+
+
+def command(gin_file, folder, *more):
+    flags = ["--config_file", str(gin_file), "--theta", "lagg-r-1", "--out_dir", str(folder)]
+    return ["train", *flags, "--no_progress", *more]
+
+
+def test_two_processes_have_the_losses_of_the_simulation_and_one_goes_on_from_them(
+    gin_file, simulated, tmp_path
+):
+    out = io.StringIO()
+    shorter = command(gin_file, tmp_path, "--gin_bindings", "num_rounds = 10")
+    launch(shorter, 2, out, io.StringIO())
+    assert "[0] LAggR trains digits_mlp: 8 workers on 2 devices of 2 processes" in out.getvalue()
+    np.testing.assert_allclose(losses(tmp_path), simulated[:10], rtol=1e-5)
+    launch(command(gin_file, tmp_path, "--resume"), 1, io.StringIO(), io.StringIO())
+    np.testing.assert_allclose(losses(tmp_path), simulated, rtol=1e-5)
+
+
+def test_processes_of_different_runs_say_what_differs(gin_file, tmp_path):
+    program = "import sys; from comm_lopt.cli import main; sys.exit(main(sys.argv[1:]))"
+    free = subprocess.run(
+        [sys.executable, "-c", "from comm_lopt.cli.launch import free_port; print(free_port())"],
+        check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    address = f"localhost:{int(free.stdout)}"
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                program,
+                *command(gin_file, tmp_path, "--seed", str(number)),
+                "--coordinator_address",
+                address,
+                "--num_processes",
+                "2",
+                "--process_id",
+                str(number),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        for number in range(2)
+    ]
+    told = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [7, 7]
+    for text in told:
+        assert "processes 0 and 1 are not of one run" in text
+        assert "seed: 0 in process 0, 1 in process 1" in text
+
+
+def test_a_process_that_fails_is_named(gin_file, tmp_path):
+    (tmp_path / "file").touch()
+    err = io.StringIO()
+    with pytest.raises(ProcessError, match=r"process \d of 2 ended with exit code 2"):
+        launch([*command(gin_file, tmp_path, "--optimizer", "SlowMo")], 2, io.StringIO(), err)
+    assert "not allowed with argument" in err.getvalue()
+
+
+EIGHT = """
+import sys
+import comm_lopt, jax, numpy as np
+from comm_lopt.cli.method_specs import method_of_theta
+from comm_lopt.meta_test import meta_test_problem
+from comm_lopt.train.programs import RoundPrograms
+from comm_lopt.train.workers import WorkerDevices
+assert jax.device_count() == 8
+comm_lopt.load_config([sys.argv[1]])
+problem = meta_test_problem()
+workers = WorkerDevices(8)
+weights = 64 * 8 + 8 + 8 * 10 + 10
+rule = comm_lopt.LAggA(num_workers=8)
+theta = rule.init(jax.random.PRNGKey(0))
+methods = {
+    "SlowMo": comm_lopt.hand_designed("SlowMo"),
+    "DiLoCo": comm_lopt.hand_designed("DiLoCo"),
+    "LOptR": method_of_theta("lopt-r-1"),
+    "LAggR": method_of_theta("lagg-r-1"),
+    "LAggA": comm_lopt.learned(rule, theta, local_learning_rate=0.1),
+}
+for name, method in methods.items():
+    programs = RoundPrograms(problem, method, workers, 0)
+    carry = programs.start()
+    batches = problem.rounds().reseeded(0).of_workers(workers.own).round(0)
+    examples = problem.task_family.datasets.on_host("train", batches)
+    programs.compile(carry, workers.sharded(examples))
+    work, merge = programs.collectives
+    assert not work, (name, work)
+    reduced = sum(c.num_bytes for c in merge if c.kind == "all-reduce")
+    exchanged = sum(c.num_bytes for c in merge if c.kind == "all-to-all")
+    means = 2 if name == "LAggR" else 1
+    assert 4 * means * weights <= reduced <= 4 * means * weights + 1000, (name, merge)
+    if name == "LAggA":
+        # Each device gets the deltas of its part of the weights, not those of all.
+        assert 0 < exchanged <= 4 * weights + 1000, merge
+    else:
+        large = [c for c in merge if c.num_bytes > 100]
+        assert [c.kind for c in large] == ["all-reduce"], (name, merge)
+print("one phase")
+"""
+
+
+def test_nobody_talks_in_local_steps_and_a_merge_is_one_all_reduce_of_the_weights(gin_file):
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    result = subprocess.run(
+        [sys.executable, "-c", EIGHT, str(gin_file)],
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "one phase" in result.stdout
+
+
+def test_exchanges_are_read_from_a_programs_text():
+    text = """
+  %all-reduce = (f32[8,2]{1,0}, bf16[3]{0}) all-reduce(%a, %b), channel_id=1
+  ROOT %x = f32[] add(%c, %d)
+  %g = pred[4]{0} all-gather-start(%e), dimensions={0}
+"""
+    assert collectives_in(text) == [Collective("all-reduce", 70), Collective("all-gather", 4)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("localhost:1", None, None), "num_processes, --process_id missing"),
+        (("localhost:1", 2, 2), "process_id=2 is none of num_processes=2"),
+    ],
+)
+def test_flags_that_make_no_sense_are_errors(arguments, told):
+    with pytest.raises(ValueError, match=told), joined(*arguments):
+        pass
+
+
+def test_nothing_to_launch_is_an_error():
+    with pytest.raises(ValueError, match="at least 1 process"):
+        launch(["train"], 0)
