@@ -67,13 +67,15 @@ def test_commands_run_one_after_another(
     monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     assert [command.split()[1] for command in COMMANDS] == [
         "meta-train", "sweep", "meta-test", "tasks", "optimizers", "pretrained", "data",
-        "meta-train", "sweep", "meta-test",
+        "launch", "meta-train", "sweep", "meta-test",
     ]  # fmt: skip
     for command in COMMANDS:
         arguments = shlex.split(command)[1:]
         if "--config_file" in arguments:
             training = arguments[0] == "meta-train"
-            bindings = SMALL if training else [SMALL[0], "num_workers = 2"]
+            # Four processes have at least as many workers.
+            workers = [] if arguments[0] == "launch" else ["num_workers = 2"]
+            bindings = SMALL if training else [SMALL[0], *workers]
             for binding in bindings:
                 arguments += ["--gin_bindings", binding]
         assert cli.main(arguments) == 0, capsys.readouterr().err

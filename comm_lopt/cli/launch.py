@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_parser
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.train.processes import ProcessError
@@ -110,23 +112,28 @@ def launch(
 
 
 def _first_failure(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int] | None:
-    """(number, exit code) of the process that failed first, once all have ended."""
-    failed: tuple[int, int] | None = None
-    deadline = None
-    while any(process.poll() is None for process in processes):
-        if failed is None:
-            failed = _failure(processes)
+    """(number, exit code) of the process that failed first, once all have ended.
+
+    One that says that another is gone has not failed by itself.
+    """
+    failed: dict[int, int] = {}
+    deadline = math.inf
+    while True:
+        running = [process for process in processes if process.poll() is None]
+        if time.monotonic() <= deadline:
+            codes = ((number, process.returncode) for number, process in enumerate(processes))
+            failed |= {number: code for number, code in codes if code and number not in failed}
+        if failed and deadline == math.inf:
             deadline = time.monotonic() + _GRACE_SECONDS
-        elif deadline is not None and time.monotonic() > deadline:
-            for process in processes:
+        if not running:
+            break
+        if time.monotonic() > deadline:
+            for process in running:
                 process.kill()
         time.sleep(_POLL_SECONDS)
-    return failed or _failure(processes)
-
-
-def _failure(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int] | None:
-    codes = [process.poll() for process in processes]
-    return next(((n, code) for n, code in enumerate(codes) if code), None)
+    told_of_another = exit_code(ProcessError())
+    causes = [(number, code) for number, code in failed.items() if code != told_of_another]
+    return next(iter(causes), next(iter(failed.items()), None))
 
 
 @contextlib.contextmanager

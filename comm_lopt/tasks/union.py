@@ -74,19 +74,12 @@ def union_gradient(
       weights: [K]; see `local_round`.
     """
     union = UnionTask(task, num_workers, weights)
-    loss_and_grad = jax.value_and_grad(union.loss_with_state, has_aux=True)
-
-    def add(total: PyTree, inputs: tuple) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
-        (loss, state), gradient = loss_and_grad(params, model_state, *inputs)
-        return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), (loss, state)
-
-    zeros = jax.tree.map(lambda p: jnp.zeros_like(widened(p)), params)
-    steps = (jax.random.split(key, num_local_steps), by_step(batches))
-    total, (losses, states) = jax.lax.scan(add, zeros, steps)
+    keys = jax.random.split(key, num_local_steps)
+    gradient, losses, states = _mean_gradient(union, params, model_state, keys, by_step(batches))
     return RoundOutput(
         loss=jnp.mean(losses),
         losses=losses[None],
-        delta=jax.tree.map(lambda t: t / num_local_steps, total),
+        delta=gradient,
         worker_deltas=None,
         model_state=mean_over_workers(states),
         local_opt_states=None,
@@ -106,21 +99,34 @@ def gradient_of_each(
 
     Workers that do not share a device each have their own; arguments as for `union_gradient`.
     """
-    loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
     keys = jax.random.split(key, num_local_steps)
     keys = jax.vmap(lambda k: jax.random.split(k, num_workers))(keys)
 
     def one_worker(worker_keys: jax.Array, worker_batches: PyTree) -> WorkersOutput:
-        def add(total: PyTree, inputs: tuple) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
-            (loss, state), gradient = loss_and_grad(params, model_state, *inputs)
-            return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), (loss, state)
-
-        zeros = jax.tree.map(lambda p: jnp.zeros_like(widened(p)), params)
-        total, (losses, states) = jax.lax.scan(add, zeros, (worker_keys, worker_batches))
-        gradient = jax.tree.map(lambda t: t / num_local_steps, total)
+        gradient, losses, states = _mean_gradient(
+            task, params, model_state, worker_keys, worker_batches
+        )
         return WorkersOutput(losses, gradient, mean_over_workers(states), None)
 
     return jax.vmap(one_worker)(jnp.swapaxes(keys, 0, 1), batches)
+
+
+def _mean_gradient(
+    task: Task, params: PyTree, model_state: PyTree, keys: jax.Array, batches: PyTree
+) -> tuple[PyTree, jax.Array, PyTree]:
+    """Mean gradient at `params` over batches [H, ...], one after another; losses and states, [H].
+
+    Of at least float32.
+    """
+    loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
+
+    def add(total: PyTree, inputs: tuple) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
+        (loss, state), gradient = loss_and_grad(params, model_state, *inputs)
+        return jax.tree.map(lambda t, g: t + g.astype(t.dtype), total, gradient), (loss, state)
+
+    zeros = jax.tree.map(lambda p: jnp.zeros_like(widened(p)), params)
+    total, (losses, states) = jax.lax.scan(add, zeros, (keys, batches))
+    return jax.tree.map(lambda t: t / len(keys), total), losses, states
 
 
 def evaluate_round(
