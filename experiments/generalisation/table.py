@@ -17,7 +17,7 @@ __all__ = ["figure", "table"]
 
 Cell = Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
-_DRAWN = ("mlp", "mlp_large", "conv", "vit", "transformer", "transformer_large")
+_DRAWN = ("mlp", "conv", "vit", "transformer", "mlp_h16", "mlp_dirichlet")
 _SEEN = (
     "Tasks 1, 5 and 6 were looked at in trials before the learned rules were designed; no task "
     "here was used in meta-training or selection."
