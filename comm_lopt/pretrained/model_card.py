@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.pretrained.card import Card, TestedTask
 from comm_lopt.report import markdown_rows
 
@@ -35,6 +36,15 @@ inner = optax.sgd({rate:g})
 every_step = comm_lopt.every_h_steps(inner, outer, 16)  # or one worker: an ordinary optimizer
 ```"""
 
+_USE_OF_DELTAS = """\
+```python
+import comm_lopt
+
+pretrained = comm_lopt.load("{name}")
+outer = pretrained.transformation()  # an optax transformation, for any loop of rounds
+updates, state = outer.update(delta, state, params, worker_deltas=deltas)  # [K, ...] of each
+```"""
+
 _ON_COMMAND_LINE = """\
 ```
 comm-lopt meta-test --config_file tasks/digits_mlp.gin --theta {name} \\
@@ -49,13 +59,16 @@ def readme(card: Card) -> str:
 
 def body(card: Card) -> str:
     """The card as Markdown."""
+    entry = OPTIMIZERS.get(card.rule)
+    sees_deltas = entry is not None and entry.sends == "worker_deltas"
+    use = _USE_OF_DELTAS if sees_deltas else _USE
     parts = [
         f"# {card.name}",
         f"A learned optimizer for the global step of local SGD: {card.rule} of comm_lopt, with "
         f"{card.num_weights:,} meta-trained weights. Licence: {card.licence}. SHA-256 of "
         f"theta.safetensors: {card.sha256}.",
         "## Use",
-        _USE.format(name=card.name, rate=card.recommended.local_learning_rate),
+        use.format(name=card.name, rate=card.recommended.local_learning_rate),
         _ON_COMMAND_LINE.format(name=card.name),
         _listed(_recommended(card)),
         "## Meta-training",
