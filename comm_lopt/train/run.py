@@ -143,7 +143,8 @@ def train(
         stack.callback(data.close)
         files = _Files(folder, resume, keep_checkpoints, stack)
         run = _Run(problem, programs, workers, data, told, seed)
-        run.restore(files.restored(run.on_host(), told))
+        here = run.on_host()
+        run.restore(files.restored(here, told), here)
         require_same_weights(programs.params(run.carry)[0], "at the start")
         log = files.log(run.done, problem, progress, stack)
         return run.go_on(
@@ -187,9 +188,13 @@ class _Run:
         """The run as arrays on the host, whole in every process."""
         return self._workers.to_host(self.carry)
 
-    def restore(self, saved: tuple[int, PyTree] | None) -> None:
-        """Goes on from what process 0 read; all processes call it."""
-        here = self.on_host()
+    def restore(self, saved: tuple[int, PyTree] | None, here: PyTree) -> None:
+        """Goes on from what process 0 read; all processes call it.
+
+        Args:
+          saved: rounds done and state, in process 0 where there is a checkpoint.
+          here: `on_host()`.
+        """
         done = 0 if saved is None else saved[0]
         if jax.process_count() > 1:
             done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))

@@ -63,16 +63,14 @@ class WorkerDevices:
 
     def replicated(self, tree: PyTree) -> PyTree:
         """Arrays, equal in all processes, on every device."""
-        return jax.tree.map(self._copied, tree)
+        return jax.tree.map(lambda leaf: _placed(leaf, self._replicated), tree)
 
     def placed_like(self, whole: PyTree, template: PyTree) -> PyTree:
         """Whole arrays, equal in all processes, placed as those of `template` are."""
 
-        def one(array: Any, like: jax.Array) -> jax.Array:
-            array = np.asarray(array, like.dtype)
-            return jax.make_array_from_callback(array.shape, like.sharding, lambda i: array[i])
-
-        return jax.tree.map(one, whole, template)
+        return jax.tree.map(
+            lambda leaf, like: _placed(np.asarray(leaf, like.dtype), like.sharding), whole, template
+        )
 
     def to_host(self, tree: PyTree) -> PyTree:
         """The whole arrays in every process, those of the workers too; all processes call it."""
@@ -82,13 +80,15 @@ class WorkerDevices:
         shape = (self.num_workers, *leaf.shape[1:])
         return jax.make_array_from_process_local_data(self._of_workers, np.asarray(leaf), shape)
 
-    def _copied(self, leaf: Any) -> jax.Array:
-        array = np.asarray(leaf)
-        return jax.make_array_from_callback(array.shape, self._replicated, lambda i: array[i])
-
     def _whole(self, leaf: Any) -> np.ndarray:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return np.asarray(leaf)
         if leaf.is_fully_replicated:
             return np.asarray(leaf.addressable_data(0))
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """A whole array, equal in all processes, of which each device gets its part."""
+    array = np.asarray(leaf)
+    return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
