@@ -57,6 +57,12 @@ def add_train(commands: Any) -> None:
     parser.add_argument(
         "--throttle_mbps", type=float, metavar="X", help="wait as if the link had this speed"
     )
+    parser.add_argument(
+        "--max_wait_s",
+        type=float,
+        metavar="S",
+        help="go on without processes that are S seconds later than the first (default: wait)",
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -94,6 +100,7 @@ def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | N
         resume=arguments.resume,
         progress=not arguments.no_progress,
         throttle=throttle,
+        max_wait_s=arguments.max_wait_s,
     )
     if first:
         print("\n".join(_told(summary, links)), flush=True)

@@ -27,13 +27,16 @@ from comm_lopt.upstream import Task
 __all__ = [
     "WORKER_AXIS",
     "RoundOutput",
+    "WorkersAt",
     "WorkersOutput",
     "local_round",
+    "local_steps",
     "local_work",
     "mean_of_squares",
     "mean_over_workers",
     "merged",
     "weighted_mean",
+    "work_done",
 ]
 
 PyTree = Any
@@ -43,6 +46,20 @@ WORKER_AXIS = "workers"
 _MOST_TERMS = 64
 # What JAX calls the axis of a `pmap` that names none.
 _PMAP_AXIS = "_internal_pmap_axis_name"
+
+
+class WorkersAt(NamedTuple):
+    """Where each worker stands between two local steps.
+
+    Attributes:
+      params: like the parameters with a leading K.
+      model_states: like the model state with a leading K.
+      local_opt_states: [K, ...].
+    """
+
+    params: PyTree
+    model_states: PyTree
+    local_opt_states: PyTree
 
 
 class WorkersOutput(NamedTuple):
@@ -152,8 +169,38 @@ def local_work(
 ) -> WorkersOutput:
     """The part of `local_round` in which nobody talks; arguments and errors are the same."""
     _check_batches(batches, num_workers, num_local_steps)
-    mesh = _mesh_for(num_workers)
     keys = jax.random.split(key, (num_workers, num_local_steps))
+    losses, at = local_steps(task, params, model_state, keys, batches, local_opt, local_opt_states)
+    return work_done(params, losses, at)
+
+
+def local_steps(
+    task: Task,
+    params: PyTree,
+    model_state: PyTree,
+    keys: jax.Array,
+    batches: PyTree,
+    local_opt: optax.GradientTransformation,
+    local_opt_states: PyTree = None,
+    at: WorkersAt | None = None,
+) -> tuple[jax.Array, WorkersAt]:
+    """Takes h local steps on each worker: from the round's start, or from where they stand.
+
+    Args:
+      task: as for `local_round`, and so are `params`, `model_state` and `local_opt`.
+      params: see there.
+      model_state: see there.
+      keys: random keys, [K, h].
+      batches: tree of arrays [K, h, ...].
+      local_opt: see there.
+      local_opt_states: see there; of the round's start.
+      at: where the workers stand, if steps were taken.
+
+    Returns:
+      The losses of the steps, [K, h], and where the workers stand after them.
+    """
+    num_workers = len(keys)
+    mesh = _mesh_for(num_workers)
     loss_and_grad = jax.value_and_grad(task.loss_with_state, has_aux=True)
 
     def local_step(carry: tuple, step_input: tuple) -> tuple[tuple, jax.Array]:
@@ -163,8 +210,11 @@ def local_work(
         updates, opt_state = local_opt.update(grads, opt_state, weights)
         return (optax.apply_updates(weights, updates), state, opt_state), loss
 
-    def one_worker(worker_keys: jax.Array, worker_batches: PyTree, opt_state: PyTree) -> tuple:
-        start = (params, model_state, local_opt.init(params) if opt_state is None else opt_state)
+    def one_worker(
+        worker_keys: jax.Array, worker_batches: PyTree, opt_state: PyTree, at: WorkersAt | None
+    ) -> tuple:
+        opt_state = local_opt.init(params) if opt_state is None else opt_state
+        start = (params, model_state, opt_state) if at is None else tuple(at)
         # The optimizer may promote a weakly typed leaf; a scan's carry may not change type.
         first = jax.tree.map(lambda leaf: leaf[0], (worker_keys, worker_batches))
         types = jax.eval_shape(local_step, start, first)[0]
@@ -172,18 +222,24 @@ def local_work(
         end, losses = jax.lax.scan(local_step, start, (worker_keys, worker_batches))
         return losses, *end
 
+    @drjax.program(placements={WORKER_AXIS: num_workers})
+    def all_workers(*given: PyTree) -> tuple[jax.Array, WorkersAt]:
+        # Without a mesh of ours DrJAX looks for one in a deprecated corner of JAX.
+        losses, *end = drjax.map_fn(one_worker, given, mesh=mesh)
+        return losses, WorkersAt(*end)
+
+    with _no_mesh_is_no_warning():
+        return all_workers(keys, batches, local_opt_states, at)
+
+
+def work_done(params: PyTree, losses: jax.Array, at: WorkersAt) -> WorkersOutput:
+    """What workers bring back who began at `params`, had `losses`, [K, H], and stand `at`."""
+
     def difference(before: jax.Array, after: jax.Array) -> jax.Array:
         return widened(before)[None] - widened(after)
 
-    @drjax.program(placements={WORKER_AXIS: num_workers})
-    def all_workers(keys: jax.Array, batches: PyTree, opt_states: PyTree) -> WorkersOutput:
-        # Without a mesh of ours DrJAX looks for one in a deprecated corner of JAX.
-        out = drjax.map_fn(one_worker, (keys, batches, opt_states), mesh=mesh)
-        losses, after, states, opt_states = out
-        return WorkersOutput(losses, jax.tree.map(difference, params, after), states, opt_states)
-
-    with _no_mesh_is_no_warning():
-        return all_workers(keys, batches, local_opt_states)
+    deltas = jax.tree.map(difference, params, at.params)
+    return WorkersOutput(losses, deltas, at.model_states, at.local_opt_states)
 
 
 def merged(

@@ -21,8 +21,10 @@ from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gra
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_round import (
     RoundOutput,
+    WorkersAt,
     WorkersOutput,
     local_round,
+    local_steps,
     local_work,
     merged,
 )
@@ -167,6 +169,39 @@ class LocalSGDTask(Task):
         return self._work(
             start.local_opt, params, start.model_state, start.key, data, start.local_opt_states
         )
+
+    def work_step(
+        self,
+        params: PyTree,
+        state: PyTree,
+        key: jax.Array,
+        data: PyTree,
+        step: jax.Array | int,
+        at: WorkersAt | None,
+    ) -> tuple[jax.Array, WorkersAt]:
+        """One local step of `work`, for who wants to look up between them.
+
+        Args:
+          params: as for `work`, and so are `state`, `key` and `data`.
+          state: see there.
+          key: see there.
+          data: see there.
+          step: which one, from 0 on.
+          at: where the workers stand; None before the first.
+
+        Returns:
+          The losses of the step, [K, 1], and where the workers stand after it; `work_done` makes of
+          all H of them what `work` gives.
+        """
+        start, family = self._start(params, state, key), self._family
+        keys = jax.random.split(start.key, (family.num_workers, family.num_local_steps))
+        keys, batches = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, step, 1, axis=1), (keys, data)
+        )
+        return local_steps(
+            self.inner, params, start.model_state, keys, batches, start.local_opt,
+            start.local_opt_states, at,
+        )  # fmt: skip
 
     def merge(
         self,

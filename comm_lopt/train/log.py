@@ -6,7 +6,7 @@ import contextlib
 import csv
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from comm_lopt.meta_train.bar import ProgressDisplay
@@ -51,9 +51,13 @@ class TrainLog:
         self._events = ScalarEvents(folder, done + 1)
         self._display = ProgressDisplay(done, num_rounds, progress, "train", "round")
 
-    def write(self, row: Mapping[str, float | str]) -> None:
-        """A row of a round, by column."""
-        self._write(self._rounds, self._columns, row, "")
+    def write(
+        self, row: Mapping[str, float], worker_losses: Iterable[float], absent: Iterable[int]
+    ) -> None:
+        """A row of a round: by column, the losses of workers, and who was absent."""
+        each = {f"loss_of_worker_{k}": float(loss) for k, loss in enumerate(worker_losses)}
+        who = " ".join(str(worker) for worker in absent)
+        self._write(self._rounds, self._columns, {**row, "absent": who, **each}, "")
         self._display.update(f"train_loss={row['train_loss']:.4f}")
 
     def write_evaluation(self, row: Mapping[str, float]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, NamedTuple
 
@@ -13,13 +14,31 @@ from jax.sharding import NamedSharding, PartitionSpec
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import start_run
 from comm_lopt.methods import Method
-from comm_lopt.round_state import RoundState
-from comm_lopt.tasks.local_round import WORKER_AXIS
+from comm_lopt.round_state import RoundState, round_state
+from comm_lopt.tasks.local_round import WORKER_AXIS, WorkersAt, work_done
+from comm_lopt.train.late import Patience
 from comm_lopt.train.workers import WorkerDevices
 
-__all__ = ["Collective", "RoundPrograms", "collectives_in"]
+__all__ = ["Collective", "RoundPrograms", "RoundReport", "collectives_in"]
 
 PyTree = Any
+
+
+class RoundReport(NamedTuple):
+    """What is told of a round.
+
+    Attributes:
+      train_loss: mean over local steps and over the workers who took part.
+      worker_losses: mean over the local steps of each worker, [K]; not a number for one who was
+        late.
+      absent: the workers who took no part.
+      stopping: whether a process wants the run to stop.
+    """
+
+    train_loss: float
+    worker_losses: np.ndarray
+    absent: list[int]
+    stopping: bool
 
 
 class RoundPrograms:
@@ -32,10 +51,12 @@ class RoundPrograms:
       method: what trains it.
       workers: the devices.
       seed: of initial weights and all that is drawn.
-      may_be_late: whether workers may be absent from a merge.
+      patience: says when a merge is to go on without the workers of this process; their local
+        steps are then compiled one by one, so that they can be left off.
 
     Raises:
-      ValueError: the method does not fit the problem, or has one worker in place of K.
+      ValueError: the method does not fit the problem, has one worker in place of K, or cannot have
+        workers who are absent.
     """
 
     def __init__(
@@ -44,7 +65,7 @@ class RoundPrograms:
         method: Method,
         workers: WorkerDevices,
         seed: int,
-        may_be_late: bool = False,
+        patience: Patience | None = None,
     ):
         method.check(problem)
         if method.workers == "one" and problem.num_workers > 1:
@@ -52,7 +73,9 @@ class RoundPrograms:
                 f"{method.label} trains with one worker and num_workers={problem.num_workers}; "
                 "pass num_workers=1, or a method of K workers."
             )
-        self._problem, self._workers, self._may_be_late = problem, workers, may_be_late
+        if patience is not None:
+            _require_steps_and_absence(method, problem)
+        self._problem, self._workers, self._patience = problem, workers, patience
         self._family, self._opt = method.build(problem, {})
         self._key = jax.random.PRNGKey(seed)
         abstract = jax.eval_shape(self._start, self._key)
@@ -60,12 +83,14 @@ class RoundPrograms:
         with jax.set_mesh(workers.mesh):
             self._start_all = jax.jit(self._start, out_shardings=shardings)
             self._work = jax.jit(self._work_of_a_round)
+            self._step = jax.jit(self._step_of_a_round)
+            self._done = jax.jit(self._work_done)
             self._merge = jax.jit(
                 self._merge_of_a_round,
-                out_shardings=(shardings, *[NamedSharding(workers.mesh, PartitionSpec())] * 3),
+                out_shardings=(shardings, *[NamedSharding(workers.mesh, PartitionSpec())] * 4),
                 donate_argnums=0,
             )
-        self._compiled: tuple[Any, Any] | None = None
+        self._programs: tuple[list[Any], Any]
 
     def start(self) -> PyTree:
         """The run before its first round, on all devices."""
@@ -73,24 +98,49 @@ class RoundPrograms:
             return self._start_all(self._workers.replicated(self._key))
 
     def compile(self, carry: PyTree, batches: PyTree) -> None:
-        """Compiles both programs, before the first round is timed."""
-        number, flags = self._number(0), self._flags(False, None)
+        """Compiles all programs, before the first round is timed."""
+        number, flags = self._number(0), self._flags(False, True)
         with jax.set_mesh(self._workers.mesh):
-            work = self._work.lower(carry, number, batches).compile()
-            out = jax.tree.map(
-                lambda leaf, sharding: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=sharding
-                ),
-                jax.eval_shape(self._work_of_a_round, carry, number, batches),
-                work.output_shardings,
-            )
-            merge = self._merge.lower(carry, number, out, flags).compile()
-        self._compiled = work, merge
+            if self._patience is None:
+                work, out = _compiled(self._work, carry, number, batches)
+                steps = [work]
+            else:
+                first, (losses, at) = _compiled(self._step, carry, number, batches, number, None)
+                later, _ = _compiled(self._step, carry, number, batches, number, at)
+                all_losses = [losses] * self._problem.num_local_steps
+                done, out = _compiled(self._done, carry, all_losses, at)
+                steps = [first, later, done]
+            merge, _ = _compiled(self._merge, carry, number, out, flags)
+        self._programs = steps, merge
 
-    def work(self, carry: PyTree, number: int, batches: PyTree) -> PyTree:
-        """The local steps of every worker; waits for those of this process."""
-        assert self._compiled is not None
-        return jax.block_until_ready(self._compiled[0](carry, self._number(number), batches))
+    def work(self, carry: PyTree, number: int, batches: PyTree) -> tuple[PyTree, bool]:
+        """The local steps of every worker; waits for those of this process.
+
+        Returns:
+          What the workers bring to the merge, and whether they have done all of their steps. Who is
+          late leaves off the others, whose losses are not a number.
+        """
+        steps, _ = self._programs
+        at_round = self._number(number)
+        if self._patience is None:
+            return jax.block_until_ready(steps[0](carry, at_round, batches)), True
+        first, later, done = steps
+        self._patience.begin(number)
+        losses, at = jax.block_until_ready(first(carry, at_round, batches, self._number(0), None))
+        all_losses, late = [losses], False
+        for step in range(1, self._problem.num_local_steps):
+            late = late or self._patience.is_late()
+            if late:
+                own = np.full((len(self._workers.own), 1), np.nan, losses.dtype)
+                losses = self._workers.sharded(own)
+            else:
+                losses, at = jax.block_until_ready(
+                    later(carry, at_round, batches, self._number(step), at)
+                )
+            all_losses.append(losses)
+        if not late:
+            self._patience.done()
+        return jax.block_until_ready(done(carry, all_losses, at)), not late
 
     def merge(
         self,
@@ -98,34 +148,30 @@ class RoundPrograms:
         number: int,
         work: PyTree,
         stops: bool = False,
-        present: np.ndarray | None = None,
-    ) -> tuple[PyTree, float, np.ndarray, bool]:
-        """The run after the global step; `carry` is used up.
+        present: bool = True,
+    ) -> tuple[PyTree, RoundReport]:
+        """The run after the global step, and what is told of the round; `carry` is used up.
 
         Args:
           carry: the run before the round.
           number: of the round, from 0 on.
           work: of `work`.
           stops: whether this process wants the run to stop.
-          present: which of this process's workers take part, bool [k]; None: all.
-
-        Returns:
-          The run, the mean training loss of the round, that of each worker, [K], and whether any
-          process wants the run to stop.
+          present: whether this process's workers take part.
         """
-        assert self._compiled is not None
         flags = self._flags(stops, present)
-        out = self._compiled[1](carry, self._number(number), work, flags)
+        out = self._programs[1](carry, self._number(number), work, flags)
         carry, *rest = jax.block_until_ready(out)
-        loss, losses, stopping = (np.asarray(leaf.addressable_data(0)) for leaf in rest)
-        return carry, float(loss), losses, bool(stopping)
+        loss, losses, there, stopping = (np.asarray(leaf.addressable_data(0)) for leaf in rest)
+        absent = [int(k) for k in np.flatnonzero(~there)]
+        return carry, RoundReport(float(loss), losses, absent, bool(stopping))
 
     @property
     def collectives(self) -> tuple[list[Collective], list[Collective]]:
         """What workers exchange in the work and in the merge of a round, as it was compiled."""
-        assert self._compiled is not None
-        work, merge = (collectives_in(program.as_text()) for program in self._compiled)
-        return work, merge
+        steps, merge = self._programs
+        work = [found for step in steps for found in collectives_in(step.as_text())]
+        return work, collectives_in(merge.as_text())
 
     def params(self, carry: PyTree) -> PyTree:
         """The global weights and the model state, as they lie in this process."""
@@ -185,14 +231,11 @@ class RoundPrograms:
     def _number(self, number: int) -> jax.Array:
         return self._workers.replicated(np.int32(number))
 
-    def _flags(self, stops: bool, present: np.ndarray | None) -> tuple:
+    def _flags(self, stops: bool, present: bool) -> tuple:
         """Of each worker whether its process wants to stop, and whether it takes part."""
+        flags = [stops] if self._patience is None else [stops, present]
         own = len(self._workers.own)
-        flags = [np.full(own, stops, np.float32)]
-        if self._may_be_late:
-            everyone = np.ones(own, np.float32)
-            flags.append(everyone if present is None else present.astype(np.float32))
-        return self._workers.sharded(tuple(flags))
+        return self._workers.sharded(tuple(np.full(own, flag, np.float32) for flag in flags))
 
     def _start(self, key: jax.Array) -> PyTree:
         return start_run(self._family, self._opt, self._problem.num_rounds, key)
@@ -208,9 +251,24 @@ class RoundPrograms:
         task, params, state, key, _ = self._round(carry, number)
         return task.work(params, state, key, batches)
 
+    def _step_of_a_round(
+        self,
+        carry: PyTree,
+        number: jax.Array,
+        batches: PyTree,
+        step: jax.Array,
+        at: WorkersAt | None,
+    ) -> tuple[jax.Array, WorkersAt]:
+        task, params, state, key, _ = self._round(carry, number)
+        return task.work_step(params, state, key, batches, step, at)
+
+    def _work_done(self, carry: PyTree, losses: list[jax.Array], at: WorkersAt) -> PyTree:
+        params, _ = self._opt.get_params_state(carry[1])
+        return work_done(params, jnp.concatenate(losses, axis=1), at)
+
     def _merge_of_a_round(
         self, carry: PyTree, number: jax.Array, work: PyTree, flags: tuple
-    ) -> tuple[PyTree, jax.Array, jax.Array, jax.Array]:
+    ) -> tuple[PyTree, jax.Array, jax.Array, jax.Array, jax.Array]:
         stops, *present = flags
         task, params, state, loss_key, opt_key = self._round(carry, number)
         loss, state, delta = task.merge(params, state, loss_key, work, *present)
@@ -219,7 +277,30 @@ class RoundPrograms:
             state = state._replace(worker_deltas=deltas)
         opt_state = self._opt.update(carry[1], delta, loss=loss, model_state=state, key=opt_key)
         losses = jnp.mean(work.losses, axis=1)
-        return (carry[0], opt_state), loss, losses, jnp.sum(stops) > 0
+        weights = round_state(state).worker_weights
+        there = jnp.ones(losses.shape, bool) if weights is None else weights > 0
+        return (carry[0], opt_state), loss, losses, there, jnp.sum(stops) > 0
+
+
+def _compiled(function: Any, *arguments: PyTree) -> tuple[Any, PyTree]:
+    """The program, and what it gives: shapes, types and where they lie."""
+    program = function.lower(*arguments).compile()
+    out = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        function.eval_shape(*arguments),
+        program.output_shardings,
+    )
+    return program, out
+
+
+def _require_steps_and_absence(method: Method, problem: Problem) -> None:
+    if method.sends == "gradient":
+        raise ValueError(
+            f"{method.label} takes no local steps that could be left off; leave out max_wait_s, or "
+            "train with a method of local steps."
+        )
+    # Whoever may be late may be absent.
+    method.check(dataclasses.replace(problem, participation=problem.num_workers))
 
 
 class Collective(NamedTuple):

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import gin
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from comm_lopt.atomic import locked, replacing
-from comm_lopt.checks import require_at_least_one, require_seed
+from comm_lopt.checks import require_at_least_one, require_range, require_seed
 from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.rounds import RoundIterator
 from comm_lopt.meta_test.evaluation import evaluated
-from comm_lopt.meta_test.problem import Problem, differences
+from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import bytes_per_round, final_window
-from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.errors import ResumeError, RunStopped
+from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.methods import Method
 from comm_lopt.round_state import model_state_of
+from comm_lopt.train.folder import RunFolder
+from comm_lopt.train.late import Patience, shared_board
 from comm_lopt.train.link import Link
-from comm_lopt.train.log import ROUNDS_FILE, TrainLog
+from comm_lopt.train.log import TrainLog
 from comm_lopt.train.processes import (
     ProcessError,
     require_agreement,
@@ -45,7 +44,6 @@ __all__ = ["TrainSummary", "train"]
 
 PyTree = Any
 
-_CHECKPOINTS, _CONFIG_FILE = "checkpoints", "config.gin"
 _MEASURES = ("loss_at_weights", "heldout_loss")
 
 
@@ -91,6 +89,7 @@ def train(
     evaluate_every: int = 50,
     keep_checkpoints: int = 2,
     throttle: Link | None = None,
+    max_wait_s: float | None = None,
 ) -> TrainSummary:
     """Trains a task for T rounds with K workers, equally many on each device of all processes.
 
@@ -111,6 +110,9 @@ def train(
       evaluate_every: rounds from one evaluation to the next, which process 0 does alone.
       keep_checkpoints: how many of the newest stay.
       throttle: a slower link, which each merge waits for.
+      max_wait_s: seconds that a round waits for other processes once the first has done its local
+        steps; whose steps are not done then is absent from it, see `Patience`. None: it waits for
+        all.
 
     Raises:
       ValueError: a method or K that does not fit, or a number below 1.
@@ -133,20 +135,21 @@ def train(
         "method": {**method.describe(), "theta": dict(method.theta).get("sha256")},
         "seed": seed,
     }
-    require_agreement({**told, "versions": versions(), "resume": resume})
+    also = {"versions": versions(), "resume": resume, "max_wait_s": max_wait_s}
+    require_agreement({**told, **also})
     workers = WorkerDevices(problem.num_workers)
-    programs = RoundPrograms(problem, method, workers, seed)
+    programs = RoundPrograms(problem, method, workers, seed, _patience(max_wait_s))
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignals("round"))
         stack.enter_context(data_as_arguments())
         data = problem.rounds().reseeded(seed).of_workers(workers.own)
         stack.callback(data.close)
-        files = _Files(folder, resume, keep_checkpoints, stack)
+        files = RunFolder(folder, resume, keep_checkpoints, stack)
         run = _Run(problem, programs, workers, data, told, seed)
         here = run.on_host()
         run.restore(files.restored(here, told), here)
         require_same_weights(programs.params(run.carry)[0], "at the start")
-        log = files.log(run.done, problem, progress, stack)
+        log = files.log(run.done, problem, _MEASURES, progress, stack)
         return run.go_on(
             files,
             log,
@@ -156,6 +159,15 @@ def train(
             throttle,
             bytes_per_round(method, problem),
         )
+
+
+def _patience(max_wait_s: float | None) -> Patience | None:
+    """None where nobody is waited for, or all are for as long as they take."""
+    if max_wait_s is None:
+        return None
+    board = shared_board()
+    require_range("max_wait_s", max_wait_s, 0.0)
+    return None if board is None else Patience(max_wait_s, board)
 
 
 class _Run:
@@ -207,7 +219,7 @@ class _Run:
 
     def go_on(
         self,
-        files: _Files,
+        files: RunFolder,
         log: TrainLog | None,
         stop: StopSignals,
         checkpoint_every: int,
@@ -226,36 +238,42 @@ class _Run:
             batches = self._workers.sharded(examples)
             if number == first:
                 self._programs.compile(self.carry, batches)
+                multihost_utils.sync_global_devices("compiled")
             times = [time.perf_counter()]
-            work = self._programs.work(self.carry, number, batches)
+            work, present = self._programs.work(self.carry, number, batches)
             times.append(time.perf_counter())
             with _exchanging(self.done + 1):
-                out = self._programs.merge(self.carry, number, work, stop.requested is not None)
-            self.carry, loss, losses, stopping = out
+                wants_stop = stop.requested is not None
+                self.carry, report = self._programs.merge(
+                    self.carry, number, work, wants_stop, present
+                )
             took = time.perf_counter() - times[1]
             if throttle is not None:
                 took += throttle.wait(size.sent, size.received, took)
-            losses_of_rounds.append(loss)
+            losses_of_rounds.append(report.train_loss)
             worked = times[1] - times[0]
             working, merging = working + worked, merging + took
             self.done = number + 1
             if log is not None:
-                row: dict[str, float | str] = {
-                    "round": self.done,
-                    "train_loss": loss,
-                    "seconds": round(time.perf_counter() - begin, 4),
-                    "seconds_working": round(worked, 5),
-                    "seconds_merging": round(took, 5),
-                    "absent": "",
-                }
-                each = {f"loss_of_worker_{k}": float(x) for k, x in enumerate(losses)}
-                log.write({**row, **each})
+                log.write(
+                    {
+                        "round": self.done,
+                        "train_loss": report.train_loss,
+                        "seconds": round(time.perf_counter() - begin, 4),
+                        "seconds_working": round(worked, 5),
+                        "seconds_merging": round(took, 5),
+                    },
+                    report.worker_losses,
+                    report.absent,
+                )
             last = self.done == total
             if last or self.done % evaluate_every == 0:
                 evaluation = self._evaluated(log)
-            if last or stopping or self.done % checkpoint_every == 0:
+                # Nobody is to be late because process 0 alone evaluates.
+                multihost_utils.sync_global_devices("evaluated")
+            if last or report.stopping or self.done % checkpoint_every == 0:
                 self._save(files, log)
-            if stopping and not last:
+            if report.stopping and not last:
                 files.wait()
                 raise RunStopped(
                     f"stopped after round {self.done} of {total}, which is saved in "
@@ -269,7 +287,7 @@ class _Run:
             total - first, final, evaluation, working, merging, size.sent, size.received
         )
 
-    def _save(self, files: _Files, log: TrainLog | None) -> None:
+    def _save(self, files: RunFolder, log: TrainLog | None) -> None:
         require_same_weights(self._programs.params(self.carry)[0], f"after round {self.done}")
         state = self.on_host()
         if log is not None:
@@ -296,73 +314,6 @@ class _Run:
         return row
 
 
-class _Files:
-    """The folder of a run, in process 0; elsewhere nothing."""
-
-    def __init__(self, folder: pathlib.Path, resume: bool, keep: int, stack: contextlib.ExitStack):
-        self.folder = folder
-        self._checkpoints: Checkpoints | None = None
-        if jax.process_index():
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(
-            locked(folder / ".lock", f"another process trains in {folder}; pass another --out_dir.")
-        )
-        started = (folder / ROUNDS_FILE).exists() or any((folder / _CHECKPOINTS).glob("[0-9]*"))
-        if started and not resume:
-            raise FileExistsError(
-                f"{folder} holds another run; pass --resume to go on with it, or another --out_dir."
-            )
-        self._checkpoints = Checkpoints(folder / _CHECKPOINTS, keep, "round", "--out_dir")
-        stack.callback(self._checkpoints.close)
-
-    def restored(self, template: PyTree, told: Mapping[str, Any]) -> tuple[int, PyTree] | None:
-        """(rounds done, state) of the newest whole checkpoint; None where there is none."""
-        if self._checkpoints is None or not self._checkpoints.meta_steps:
-            return None
-
-        def check(done: int, info: Mapping[str, Any]) -> None:
-            different = differences(info["problem"], cast(Any, told["problem"]))
-            # T alone may change: a run can be made longer.
-            different = [line for line in different if not line.startswith("num_rounds")]
-            for name in ("method", "seed"):
-                if info[name] != _as_json(told[name]):
-                    different.append(f"{name}: {info[name]} there, {told[name]} here")
-            if different:
-                lines = "".join(f"\n  {line}" for line in different)
-                raise ResumeError(
-                    f"the checkpoint of round {done} in {self.folder} is of another run:{lines}\n"
-                    "Resume with what it was started with, or pass another --out_dir."
-                )
-
-        found = self._checkpoints.restore(template, check)
-        return found.meta_step, jax.tree.map(np.asarray, found.state)
-
-    def log(
-        self, done: int, problem: Problem, progress: bool, stack: contextlib.ExitStack
-    ) -> TrainLog | None:
-        """The log, in process 0."""
-        if self._checkpoints is None:
-            return None
-        with replacing(self.folder / _CONFIG_FILE) as path:
-            path.write_text(gin.operative_config_str(), encoding="utf-8")
-        log = TrainLog(
-            self.folder, done, problem.num_rounds, problem.num_workers, _MEASURES, progress
-        )
-        stack.callback(log.close)
-        return log
-
-    def save(self, done: int, state: PyTree, info: Mapping[str, Any]) -> None:
-        """A checkpoint, in the background."""
-        if self._checkpoints is not None and done not in self._checkpoints.meta_steps:
-            self._checkpoints.save(done, state, info)
-
-    def wait(self) -> None:
-        """Until it is on disk."""
-        if self._checkpoints is not None:
-            self._checkpoints.wait()
-
-
 @contextlib.contextmanager
 def _exchanging(number: int) -> Iterator[None]:
     try:
@@ -380,7 +331,3 @@ def _exchanging(number: int) -> Iterator[None]:
 def _local(leaf: Any) -> Any:
     """What lies on this process's first device."""
     return np.asarray(leaf.addressable_data(0)) if isinstance(leaf, jax.Array) else leaf
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))

@@ -86,10 +86,10 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_never_was(
     train(problem_of(family), method, tmp_path / "whole", progress=False, checkpoint_every=5)
     sent = []
 
-    def stop_at_round_7(self, row):
+    def stop_at_round_7(self, row, *rest):
         if row["round"] == 7 and not sent:
             sent.append(os.kill(os.getpid(), signal.SIGTERM))
-        return write(self, row)
+        return write(self, row, *rest)
 
     write = TrainLog.write
     monkeypatch.setattr(TrainLog, "write", stop_at_round_7)
