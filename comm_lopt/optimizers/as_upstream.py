@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from comm_lopt.optimizers.full_precision import in_full_precision
-from comm_lopt.optimizers.local_rate import local_rate_of, was_undone
+from comm_lopt.optimizers.local_rate import local_rate_of, was_undone, with_num_rounds
 from comm_lopt.round_state import between_rounds, round_state
 from comm_lopt.upstream import Optimizer
 
@@ -63,9 +63,9 @@ class GlobalOptimizer(Optimizer):
         key: jax.Array | None = None,
         **kwargs: Any,
     ) -> GlobalOptimizerState:
-        """State before the first round; `num_steps` and `key` play no part."""
-        del num_steps, key, kwargs
-        transform_state = self.transformation.init(params)
+        """State before the first round; `num_steps` is T, for rules that heed it."""
+        del key, kwargs
+        transform_state = with_num_rounds(self.transformation.init(params), num_steps)
         return GlobalOptimizerState(
             params=params,
             state=between_rounds(model_state, local_rate_of(transform_state)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-__all__ = ["local_rate_of", "scaled_by", "was_undone"]
+__all__ = ["local_rate_of", "scaled_by", "was_undone", "with_num_rounds"]
 
 PyTree = Any
 
-_RATE, _UNDONE = "local_rate", "rounds_undone"
+_RATE, _UNDONE, _ROUNDS = "local_rate", "rounds_undone", "num_rounds"
 
 
 def local_rate_of(state: PyTree) -> jax.Array | None:
@@ -40,6 +41,18 @@ def was_undone(before: PyTree, after: PyTree) -> jax.Array | None:
     """
     count = optax.tree.get(after, _UNDONE)
     return None if count is None else count > optax.tree.get(before, _UNDONE)
+
+
+def with_num_rounds(state: PyTree, num_rounds: Any) -> PyTree:
+    """The state of a rule that is told how many rounds there will be; any other as it is.
+
+    Args:
+      state: of an optax transformation, before the first round.
+      num_rounds: T, traced or not; None: it is not known.
+    """
+    if num_rounds is None or optax.tree.get(state, _ROUNDS) is None:
+        return state
+    return optax.tree.set(state, **{_ROUNDS: jnp.asarray(num_rounds, jnp.float32)})
 
 
 def scaled_by(

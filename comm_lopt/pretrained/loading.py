@@ -45,7 +45,7 @@ class Pretrained:
         """The rule as an optax transformation of Δ; see `GlobalLearnedOptimizer.transformation`.
 
         Args:
-          **options: `full_precision`.
+          **options: `full_precision`, and `num_rounds`, T of the run.
 
         Raises:
           TypeError: a learned optimizer of one's own that gives none.

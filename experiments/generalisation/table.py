@@ -24,13 +24,19 @@ _SEEN = (
 )
 
 
-def table(summary: Mapping[str, Any]) -> str:
-    """All of results.json that people look at, as Markdown."""
+def table(summary: Mapping[str, Any], title: str = "Test tasks", told: str = _SEEN) -> str:
+    """All of results.json that people look at, as Markdown.
+
+    Args:
+      summary: what results.json has.
+      title: of the page.
+      told: what is to be known before one looks.
+    """
     problems = summary["problems"]
     labels = list(dict.fromkeys(m for p in problems.values() for m in p["results"]["methods"]))
     parts = [
-        "# Test tasks",
-        f"{_SEEN} ± is the standard deviation over the test seeds; **bold** is the best of a "
+        f"# {title}",
+        f"{told} ± is the standard deviation over the test seeds; **bold** is the best of a "
         "row. Baselines are tuned on each problem, on other seeds.",
         _sizes(problems),
         "## Final training loss",
@@ -155,15 +161,17 @@ def _seconds(problems: Mapping[str, Any], labels: Sequence[str]) -> str:
 
 
 @without_tex()
-def figure(problems: Mapping[str, Any]) -> Figure:
-    """Training loss over communications of six problems, all methods in the same colours."""
-    drawn = {name: problems[name] for name in _DRAWN if name in problems} or dict(
+def figure(problems: Mapping[str, Any], chosen: Sequence[str] = _DRAWN) -> Figure:
+    """Training loss over communications of up to six problems, each method in one colour."""
+    drawn = {name: problems[name] for name in chosen if name in problems} or dict(
         list(problems.items())[:6]
     )
     labels = list(dict.fromkeys(m for p in drawn.values() for m in p["results"]["methods"]))
     colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}
-    picture = empty_figure(11.0, 6.5, "constrained")
-    panels = picture.subplots(2, 3, squeeze=False).ravel()
+    columns = min(3, len(drawn))
+    rows = -(-len(drawn) // columns)
+    picture = empty_figure(1.0 + 3.4 * columns, 0.9 + 2.8 * rows, "constrained")
+    panels = picture.subplots(rows, columns, squeeze=False).ravel()
     shown: dict[str, Any] = {}
     for axes, problem in zip(panels, drawn.values(), strict=False):
         draw_losses(axes, problem["results"]["methods"], colours)

@@ -52,7 +52,8 @@ def tiny(module, monkeypatch, tmp_path):
     run = module("run")
     monkeypatch.setattr(problems, "_FOLDER", tmp_path)
     monkeypatch.setattr(run, "PROBLEMS", made)
-    monkeypatch.setattr(run, "BASELINES", plans)
+    for name in ("run", "comparison"):
+        monkeypatch.setattr(module(name), "BASELINES", plans)
     return run
 
 
@@ -101,9 +102,9 @@ def theta(tmp_path):
 @pytest.fixture
 def made_up(tiny, module, monkeypatch):
     """The experiment without training and drawing; returns the labels of its test runs."""
-    runs = []
+    runs, done = [], module("comparison")
     monkeypatch.setattr(module("tuning"), "run", made_up_run)
-    monkeypatch.setattr(tiny, "run", lambda *a, **k: runs.append(a[1].label) or made_up_run(*a))
+    monkeypatch.setattr(done, "run", lambda *a, **k: runs.append(a[1].label) or made_up_run(*a))
     monkeypatch.setattr(tiny, "figure", lambda problems: NoFigure())
     return runs
 
@@ -120,9 +121,10 @@ def test_command_does_what_is_missing_and_nothing_twice(tiny, made_up, theta, tm
 
 
 @pytest.mark.slow
-def test_command_trains(tiny, theta, tmp_path, monkeypatch, ordinary_promotion):
-    runs, real = [], tiny.run
-    monkeypatch.setattr(tiny, "run", lambda *a, **k: runs.append(a[1].label) or real(*a, **k))
+def test_command_trains(tiny, module, theta, tmp_path, monkeypatch, ordinary_promotion):
+    done = module("comparison")
+    runs, real = [], done.run
+    monkeypatch.setattr(done, "run", lambda *a, **k: runs.append(a[1].label) or real(*a, **k))
     check_command(tiny, runs, tmp_path / "out", theta)
 
 
@@ -139,15 +141,15 @@ def test_another_problem_of_the_same_name_is_run_anew(tiny, made_up, tmp_path):
 
 
 def test_method_that_fails_ends_no_other_and_the_command_says_so(
-    tiny, made_up, tmp_path, monkeypatch, capsys
+    tiny, module, made_up, tmp_path, monkeypatch, capsys
 ):
     def tune(problem, method, *rest):
         if method.label == "LocalSGD":
             raise ValueError("every point diverged")
         return real(problem, method, *rest)
 
-    real = tiny.tune
-    monkeypatch.setattr(tiny, "tune", tune)
+    real = module("comparison").tune
+    monkeypatch.setattr(module("comparison"), "tune", tune)
     assert tiny.main(["--out_dir", str(tmp_path / "out"), "--tasks", "one"]) == 1
     assert made_up == ["DataParallelSGD"]
     assert "one, LocalSGD: every point diverged" in capsys.readouterr().err

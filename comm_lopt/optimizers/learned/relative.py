@@ -151,7 +151,9 @@ class LOptR(GlobalLearnedOptimizer):
         steered = self.steering.after(theta["steering"], state, aligned, value, undone)
         rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
         previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
-        return out, SteeredRuleState(new.accumulators, new.count, *steered, rounds_undone, previous)
+        return out, SteeredRuleState(
+            new.accumulators, new.count, *steered, rounds_undone, previous, state.num_rounds
+        )
 
     def _time(self, count: jax.Array) -> jax.Array:
         return time_features(count) if self.time else jnp.zeros(0, jnp.float32)

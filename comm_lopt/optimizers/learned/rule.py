@@ -17,6 +17,7 @@ from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.learned.features import FeatureSet
 from comm_lopt.optimizers.learned.implementations import IMPLEMENTATIONS
 from comm_lopt.optimizers.learned.sharded import in_auto_mode
+from comm_lopt.optimizers.local_rate import with_num_rounds
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
 __all__ = ["GlobalLearnedOptimizer", "LearnedRuleState"]
@@ -98,7 +99,7 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         """Raises ValueError unless the rule can do without some of the workers."""
 
     def transformation(
-        self, theta: PyTree, full_precision: bool = True
+        self, theta: PyTree, full_precision: bool = True, num_rounds: int | None = None
     ) -> optax.GradientTransformationExtraArgs:
         """The rule that `theta` stands for, as an optax transformation of Δ.
 
@@ -112,18 +113,25 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         Args:
           theta: meta-parameters, from `init` or `load_theta`.
           full_precision: see `in_full_precision`; it is about parameters of low precision.
+          num_rounds: T, which a rule that steers γ heeds (see `Steering`); None: about 100.
 
         Raises:
-          ValueError: by `update`: no parameters; worker deltas that are missing or of another K;
-            absent workers with `absent_workers="refuse"`.
+          ValueError: a number of rounds below 1; by `update`: no parameters; worker deltas that are
+            missing or of another K; absent workers with `absent_workers="refuse"`.
         """
+
+        if num_rounds is not None:
+            require_at_least_one("num_rounds", num_rounds, "rounds")
+
+        def init(params: PyTree) -> Any:
+            return with_num_rounds(self.start(params), num_rounds)
 
         def update(
             delta: PyTree, state: Any, params: PyTree = None, **extra: Any
         ) -> tuple[PyTree, Any]:
             return self.after_round(theta, delta, state, params, added=False, **extra)
 
-        rule = optax.GradientTransformationExtraArgs(self.start, update)
+        rule = optax.GradientTransformationExtraArgs(init, update)
         return in_full_precision(rule, full_precision)
 
     def opt_fn(self, theta: PyTree, is_training: bool = False) -> Optimizer:

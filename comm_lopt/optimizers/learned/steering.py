@@ -18,6 +18,8 @@ PyTree = Any
 _TINY = 1e-30
 _PACE = 10.0
 _LARGEST_CHANGE_OF_LOSS = 1.0
+# The T of which η is the best pace downwards; on selection tasks of other T it was about 100 / T.
+_ROUNDS_OF_PACE = 100.0
 
 
 class SteeredRuleState(NamedTuple):
@@ -32,6 +34,7 @@ class SteeredRuleState(NamedTuple):
       highest_loss: a bound of recent losses; infinity where none is known.
       rounds_undone: how many were undone, int32.
       previous: the parameters before the last step, which a round that is undone goes back to.
+      num_rounds: T, float32; 100 where it is not known.
     """
 
     accumulators: PyTree
@@ -42,6 +45,7 @@ class SteeredRuleState(NamedTuple):
     highest_loss: jax.Array
     rounds_undone: jax.Array
     previous: PyTree
+    num_rounds: jax.Array
 
 
 @gin.configurable(module="comm_lopt")
@@ -57,6 +61,11 @@ class Steering:
     where r multiplies γ, L is the round's training loss, w = (1, 0, ...), and theta's x, y and b
     are 0 at first: hypergradient descent on log γ (Baydin et al. 2018), with the first momentum
     in place of the last step. As Δ and m_i scale together, r does not change where both do.
+
+    What lowers the loss of the next round is too small a γ for that of the last: noise makes
+    rounds disagree a little for as long as a run goes, and r would fall by a constant factor in
+    each (the short-horizon bias of such descent, Wu et al. 2018). So in a run of T rounds r falls
+    at the pace η · min(1, 100 / T), and grows at η.
 
     A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
     its loss is `highest_ratio` times as high as the highest of late. The weights are then those
@@ -104,8 +113,9 @@ class Steering:
             jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf)
         )
         previous = jax.tree.map(jnp.array, params)
+        rounds = jnp.full((), _ROUNDS_OF_PACE, jnp.float32)
         return SteeredRuleState(
-            accumulators, count, one, last, first, highest, jnp.zeros_like(count), previous
+            accumulators, count, one, last, first, highest, jnp.zeros_like(count), previous, rounds
         )
 
     def undoes(
@@ -150,7 +160,9 @@ class Steering:
             fallen = jnp.maximum(jnp.maximum(loss, decayed), 0.25 * first)
             highest = jnp.where(undone, 1.5 * highest, fallen)
             last = jnp.where(undone, last, loss)
-        factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(self.pace * jnp.clip(change, -2.0, 2.0)))
+        slower = jnp.minimum(1.0, _ROUNDS_OF_PACE / state.num_rounds)
+        pace = self.pace * jnp.where(change < 0, slower, 1.0)
+        factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(pace * jnp.clip(change, -2.0, 2.0)))
         return jnp.clip(state.local_rate * factor, self.low, self.high), last, first, highest
 
 

@@ -1,0 +1,102 @@
+"""The paper's claims and ours, at a size for two CPU cores: one experiment a folder.
+
+python experiments/reproduction/run.py --out_dir DIR [--experiments a,b]
+
+Meta-trains the thetas that an experiment names, tunes its baselines, tests all, and writes
+results.json, table.md and loss.png for each experiment. What is done is not done again; a run that
+was killed goes on, in the middle of a meta-training too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+import jax
+from tuned import collected, compared, figure, table, write_results
+
+from comm_lopt.atomic import BusyError
+from comm_lopt.cli.exit_codes import run_command
+from comm_lopt.meta_train import meta_train
+from comm_lopt.versions import versions
+from experiments import Experiment, experiment_names, read_experiment, read_recipes
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out_dir", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--experiments",
+        type=lambda text: text.split(","),
+        default=experiment_names(),
+        metavar="A,B,...",
+        help=f"of {', '.join(experiment_names())} (default: all)",
+    )
+    flags = parser.parse_args(arguments)
+    return run_command("reproduction", lambda: _all(flags.out_dir.expanduser(), flags.experiments))
+
+
+def _all(out_dir: pathlib.Path, names: Sequence[str]) -> int:
+    if jax.config.jax_compilation_cache_dir is None:
+        # Problems that differ in a number alone have the same programs.
+        jax.config.update("jax_compilation_cache_dir", str(out_dir / "programs"))
+    failed = [what for name in names for what in done(out_dir, read_experiment(name))]
+    return 1 if failed else 0
+
+
+def done(out_dir: pathlib.Path, experiment: Experiment) -> list[str]:
+    """Does what is missing of an experiment, and writes its summary.
+
+    Returns:
+      What could not be done.
+    """
+    folder, failed = out_dir / experiment.name, []
+    for problem in experiment.problems:
+        thetas = [with_theta(out_dir / "thetas", spec) for spec in problem.thetas]
+        failed += compared(folder / problem.name, problem, problem.baselines, thetas)
+    problems = collected(folder, experiment.problems)
+    if problems:
+        summary = {
+            "format_version": 1,
+            "problems": problems,
+            "verdicts": {},
+            "rate_spreads": [],
+            "versions": versions(),
+        }
+        told = table(summary, experiment.title, experiment.claim)
+        drawn = tuple(problems)[:6]
+        write_results(folder, summary, told, lambda: figure(problems, drawn), "loss.png")
+    return failed
+
+
+def with_theta(folder: pathlib.Path, spec: str) -> str:
+    """A method of meta-test, NAME=FOLDER:KEY=X,..., of a theta that is meta-trained if need be.
+
+    Args:
+      folder: of all thetas.
+      spec: the name of a theta, with values behind a colon; one that ships stays as it is.
+    """
+    label, _, told = spec.partition("=") if "=" in spec.partition(":")[0] else ("", "", spec)
+    name, colon, values = told.partition(":")
+    recipe = read_recipes().get(name)
+    if recipe is None:
+        return spec
+    run = folder / name
+    recipe.load()
+    begin = time.monotonic()
+    try:
+        meta_train(run, seed=0, resume=True, progress=False, validation_every=0)
+    except BusyError:
+        raise ValueError(f"another process meta-trains {name}; wait until it has ended.") from None
+    print(f"{name}: meta-trained, {time.monotonic() - begin:.0f} s", flush=True)
+    jax.clear_caches()
+    return f"{label or name}={run / 'theta'}{colon}{values}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
