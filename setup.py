@@ -18,6 +18,9 @@ TEST = [
     "mypy>=1.11",
     "uv>=0.8",  # resolves the pinned files and the lowest versions, and builds the wheel
 ]
+# Vega-Lite draws SVG, which a style sheet makes dark and which prints sharply, in 0.9 MB a page;
+# Plotly takes 4.7 MB, and Bokeh paints on a canvas. This one brings its scripts without a network.
+REPORT = ["vl-convert-python>=1.9"]
 FUZZ = ["atheris>=2.3"]  # guided by coverage; `make test-reliability` uses it
 DOCS = [
     "zensical>=0.0.70",  # what the makers of mkdocs-material, which ends in 2027, go on with
@@ -40,6 +43,7 @@ setup(
         "comm_lopt": ["py.typed"],
         "comm_lopt.gin_files": ["**/*.gin"],
         "comm_lopt.pretrained": ["*/*.safetensors", "*/*.json", "*/*.gin", "*/*.md"],
+        "comm_lopt.report": ["*.css", "*.js"],
         "comm_lopt.upstream": ["gin/*/*.gin"],
     },
     # Upstream itself, learned-optimization==0.0.1, is installed with --no-deps: its pins cannot
@@ -63,7 +67,7 @@ setup(
         "tqdm>=4.67",
         "typing_extensions>=4.12",  # upstream imports it
     ],
-    extras_require={"tfds": TFDS, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
+    extras_require={"tfds": TFDS, "report": REPORT, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -12,6 +12,7 @@ import pytest
 
 import comm_lopt
 from comm_lopt import cli
+from comm_lopt.report import page
 
 README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
 
@@ -63,10 +64,12 @@ def test_example_of_a_rule_in_optax_runs(ordinary_promotion, tmp_path, monkeypat
 def test_commands_run_one_after_another(
     ordinary_promotion, small_data_folder, tmp_path, monkeypatch, capsys
 ):
+    # Its scripts are an extra, and take seconds to make.
+    monkeypatch.setattr(page, "_library", str)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     assert [command.split()[1] for command in COMMANDS] == [
-        "meta-train", "sweep", "meta-test", "tasks", "optimizers", "pretrained", "data",
+        "meta-train", "sweep", "meta-test", "report", "tasks", "optimizers", "pretrained", "data",
         "launch", "meta-train", "sweep", "meta-test",
     ]  # fmt: skip
     for command in COMMANDS:

@@ -16,6 +16,7 @@ from comm_lopt.cli.meta_test import add_meta_test
 from comm_lopt.cli.meta_train import add_meta_train
 from comm_lopt.cli.missing_bindings import missing_bindings_told
 from comm_lopt.cli.pretrained import add_pretrained
+from comm_lopt.cli.report import add_report
 from comm_lopt.cli.run_train import add_convert, add_run_train
 from comm_lopt.cli.streams import lasting_streams
 from comm_lopt.cli.sweep import add_sweep
@@ -28,6 +29,7 @@ _COMMANDS = (
     add_meta_train,
     add_meta_test,
     add_sweep,
+    add_report,
     add_train,
     add_launch,
     add_config,

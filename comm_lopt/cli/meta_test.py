@@ -20,9 +20,12 @@ from comm_lopt.cli.method_specs import (
     method_of_sweep,
     method_of_theta,
 )
+from comm_lopt.meta_test.collections import read_collection
 from comm_lopt.meta_test.results import claim_out_dir
 from comm_lopt.meta_test.runs import Curves
 from comm_lopt.methods import Method, checked_name
+from comm_lopt.report.page import leave_page
+from comm_lopt.report.results_page import results_page
 
 __all__ = ["add_meta_test"]
 
@@ -100,5 +103,7 @@ def _meta_test(arguments: argparse.Namespace) -> None:
             results = meta_test.make_results(problem, arguments.seeds, runs, targets)
             meta_test.write_results(folder, results, runs)
     table, figure = comm_lopt.write_report(folder, results)
+    only = read_collection([folder])
+    page = leave_page(folder, lambda: results_page(only))
     print(table)
-    print(f"figure: {figure}")
+    print(f"figure: {figure}" + (f"\npage: {page}" if page else ""))

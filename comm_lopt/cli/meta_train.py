@@ -15,6 +15,8 @@ from comm_lopt.cli.flags import (
     config_flags_of,
     load_config_of,
 )
+from comm_lopt.report.page import leave_page
+from comm_lopt.report.run_page import run_page
 
 __all__ = ["add_meta_train"]
 
@@ -55,4 +57,5 @@ def _meta_train(arguments: argparse.Namespace) -> None:
         init_theta=arguments.init_theta,
     )
     folder = pathlib.Path(arguments.train_log_dir)
+    leave_page(folder, lambda: run_page(folder))
     print("\n".join(meta_train.closing(folder, config_flags_of(arguments))))

@@ -18,6 +18,8 @@ from comm_lopt.cli.flags import (
 )
 from comm_lopt.cli.method_specs import SWEEP_FILE, key_value, method_of_spec, method_of_theta
 from comm_lopt.meta_test.results import claim_out_dir
+from comm_lopt.report.page import leave_page
+from comm_lopt.report.sweep_page import sweep_page
 
 __all__ = ["add_sweep"]
 
@@ -69,6 +71,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     result = meta_test.sweep(problem, method, arguments.seeds, grid, arguments.grid_batch_size)
     with replacing(folder / SWEEP_FILE) as file:
         file.write_text(json.dumps(result.to_json(), indent=2), encoding="utf-8")
+    leave_page(folder, lambda: sweep_page(result.to_json()))
     best = ", ".join(f"{name}={value:g}" for name, value in result.best.items())
     print(
         f"{method.label}: {len(result.points)} points x {len(result.seeds)} seeds; best "

@@ -9,16 +9,19 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = [
+    "COLLECTION_VERSION",
     "LARGEST_NUM_ROUNDS",
     "RESULTS_VERSION",
     "SWEEP_VERSION",
     "ResultsError",
+    "check_collection",
     "check_results",
     "check_sweep",
     "read_json",
 ]
 
 RESULTS_VERSION = SWEEP_VERSION = 2
+COLLECTION_VERSION = 1
 
 LARGEST_NUM_ROUNDS = 10**6
 
@@ -95,6 +98,14 @@ def check_results(results: Any) -> None:
             _refuse(f"{where}.rounds_to", entry["rounds_to"], f"an entry {missing[0]!r:.100}")
 
 
+def check_collection(values: Any) -> None:
+    """Raises ResultsError unless `values` has the results of several problems."""
+    _version(values, COLLECTION_VERSION)
+    _fields("results", values, problems=_map_of(_titled))
+    for problem in values["problems"].values():
+        check_results(problem["results"])
+
+
 def _version(value: Any, known: int) -> None:
     found = value.get("format_version", 1) if isinstance(value, dict) else None
     if type(found) is not int or found != known:
@@ -115,6 +126,14 @@ def _problem(where: str, value: Any) -> None:
         num_rounds=_count,
         settings=_map_of(_any_text),
     )
+
+
+def _titled(where: str, value: Any) -> None:
+    _fields(where, value, title=_text, results=_map_of(_anything))
+
+
+def _anything(where: str, value: Any) -> None:
+    del where, value
 
 
 def _method(where: str, value: Any) -> None:

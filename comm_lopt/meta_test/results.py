@@ -25,10 +25,12 @@ from comm_lopt.versions import versions
 
 __all__ = [
     "CURVE_COLUMNS",
+    "RESULTS_FILE",
     "alone_in",
     "claim_out_dir",
     "make_results",
     "read_results",
+    "results_file",
     "rounds_to",
     "write_results",
 ]
@@ -36,7 +38,7 @@ __all__ = [
 CURVE_COLUMNS = (
     "method", "seed", "round", "train_loss", "loss_at_weights", "heldout_loss", "heldout_accuracy",
 )  # fmt: skip
-_RESULTS = "results.json"
+RESULTS_FILE = "results.json"
 # As `json` writes it: no text holds a line feed.
 _LIST_OF_NUMBERS = re.compile(r"\[\n[^][{}\"]+\]")
 
@@ -55,7 +57,7 @@ def alone_in(out_dir: str | os.PathLike[str]) -> Iterator[None]:
         yield
 
 
-def claim_out_dir(out_dir: str | os.PathLike[str], marker: str = _RESULTS) -> pathlib.Path:
+def claim_out_dir(out_dir: str | os.PathLike[str], marker: str = RESULTS_FILE) -> pathlib.Path:
     """Makes the folder for results, before any long work.
 
     Args:
@@ -166,7 +168,7 @@ def write_results(
     folder: pathlib.Path, results: Mapping[str, Any], runs: Mapping[str, tuple[Method, Curves]]
 ) -> None:
     """Writes results.json and then curves.csv into `folder`."""
-    with replacing(folder / _RESULTS) as path:
+    with replacing(folder / RESULTS_FILE) as path:
         text = json.dumps(results, indent=2, allow_nan=False)
         path.write_text(_LIST_OF_NUMBERS.sub(_on_one_line, text), encoding="utf-8")
     with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
@@ -183,11 +185,20 @@ def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
       FileNotFoundError: it is not there.
       ResultsError: it is not in the results format; a report of what is can be made.
     """
+    return read_json(results_file(path), check_results)
+
+
+def results_file(path: str | os.PathLike[str]) -> pathlib.Path:
+    """The file itself, or results.json in the folder.
+
+    Raises:
+      FileNotFoundError: it is not there.
+    """
     path = pathlib.Path(path)
-    path = path / _RESULTS if path.is_dir() else path
+    path = path / RESULTS_FILE if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"no results at {path}; pass the --out_dir of a meta-test.")
-    return read_json(path, check_results)
+    return path
 
 
 def _on_one_line(found: re.Match[str]) -> str:

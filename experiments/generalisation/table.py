@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from records import TARGETS
 
+from comm_lopt.palette import looks
 from comm_lopt.pictures import empty_figure, without_tex
 from comm_lopt.report import draw_losses, markdown_rows, markdown_table
 
@@ -166,15 +167,14 @@ def figure(problems: Mapping[str, Any], chosen: Sequence[str] = _DRAWN) -> Figur
     drawn = {name: problems[name] for name in chosen if name in problems} or dict(
         list(problems.items())[:6]
     )
-    labels = list(dict.fromkeys(m for p in drawn.values() for m in p["results"]["methods"]))
-    colours = {label: f"C{number % 10}" for number, label in enumerate(labels)}
+    drawn_as = looks(pair for p in drawn.values() for pair in p["results"]["methods"].items())
     columns = min(3, len(drawn))
     rows = -(-len(drawn) // columns)
     picture = empty_figure(1.0 + 3.4 * columns, 0.9 + 2.8 * rows, "constrained")
     panels = picture.subplots(rows, columns, squeeze=False).ravel()
     shown: dict[str, Any] = {}
     for axes, problem in zip(panels, drawn.values(), strict=False):
-        draw_losses(axes, problem["results"]["methods"], colours)
+        draw_losses(axes, problem["results"]["methods"], drawn_as)
         axes.set_title(problem["title"], fontsize=9)
         shown |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     for axes in panels[len(drawn) :]:

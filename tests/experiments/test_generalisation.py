@@ -301,6 +301,9 @@ def test_figure_has_a_panel_a_problem_and_one_colour_a_method(module):
     problems = {
         name: {"title": name, "results": results_of(0.2)} for name in ("mlp", "conv", "digits")
     }
+    for problem in problems.values():
+        for label, entry in problem["results"]["methods"].items():
+            entry["optimizer"] = "LOptR" if label == "rule" else label
     del problems["mlp"]["results"]["methods"]["LocalSGD"]
     picture = module("table").figure(problems)
     panels = [axes for axes in picture.axes if axes.lines]
