@@ -29,5 +29,8 @@ def _rows_until(path: pathlib.Path, columns: Sequence[str], last_step: int) -> l
     with path.open(newline="", encoding="utf-8") as file:
         lines = file.read().splitlines(keepends=True)
     # The last line of a killed run may be a part of one, such as "12" of "123,0.5".
-    rows = list(csv.reader(line for line in lines if line.endswith("\n")))[1:]
-    return [row for row in rows if len(row) == len(columns) and int(row[0]) <= last_step]
+    header, *rows = csv.reader(line for line in lines if line.endswith("\n"))
+    kept = [row for row in rows if len(row) == len(header) and int(row[0]) <= last_step]
+    # A file of an earlier version may have fewer columns.
+    named = [dict(zip(header, row, strict=True)) for row in kept]
+    return [[row.get(column, "") for column in columns] for row in named]

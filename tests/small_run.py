@@ -35,19 +35,22 @@ def run(folder, *bindings, **arguments):
     return meta_train(folder, progress=False, **arguments)[1]
 
 
-def start(folder, *bindings, resume=False, program=None, stderr=subprocess.PIPE):
-    """Starts it in a process of its own."""
+def start(
+    folder, *bindings, resume=False, program=None, stderr=subprocess.PIPE, launched=(), **more
+):
+    """Starts it in a process of its own, or in those of a launcher."""
     flags = ["meta-train", "--no_progress", "--train_log_dir", str(folder)]
     for file in FILES:
         flags += ["--config_file", file]
     for binding in [*SMALL, *bindings]:
         flags += ["--gin_bindings", binding]
-    module = ["-m", "comm_lopt"] if program is None else ["-c", program]
+    module = launched or (["-m", "comm_lopt"] if program is None else ["-c", program])
     return subprocess.Popen(
         [sys.executable, *module, *flags, *["--resume"] * resume],
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
+        **more,
     )
 
 

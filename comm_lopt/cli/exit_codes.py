@@ -11,10 +11,10 @@ from comm_lopt.data.sources.folder import DataError
 from comm_lopt.meta_test.check_results import ResultsError
 from comm_lopt.meta_train.errors import CheckpointError, DivergedError, RunStopped
 from comm_lopt.meta_train.stop_signals import ends_the_process
+from comm_lopt.processes import ProcessError
 from comm_lopt.theta import ThetaError
-from comm_lopt.train.processes import ProcessError
 
-__all__ = ["EXIT_CODES", "exit_code", "run_command"]
+__all__ = ["EXIT_CODES", "exit_code", "run_command", "tell"]
 
 EXIT_CODES: dict[int | str, str] = {
     0: "done",
@@ -67,7 +67,12 @@ def run_command(name: str, command: Callable[[], int], debug: bool = False) -> i
             raise
         if debug:
             traceback.print_exc()
-        # Without the Python functions that gin adds to messages.
-        message = str(error).split("\n  In call to configurable")[0] or "interrupted"
-        print(f"{name}: {message}", file=sys.stderr)
+        tell(name, error)
         return code
+
+
+def tell(name: str, error: BaseException) -> None:
+    """Prints an error that ends a command."""
+    # Without the Python functions that gin adds to messages.
+    message = str(error).split("\n  In call to configurable")[0] or "interrupted"
+    print(f"{name}: {message}", file=sys.stderr, flush=True)

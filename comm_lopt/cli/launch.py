@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
+import os
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_parser
 from comm_lopt.meta_train.errors import RunStopped
-from comm_lopt.train.processes import ProcessError
+from comm_lopt.processes import ProcessError
 
 __all__ = ["add_launch", "free_port", "launch"]
 
@@ -32,9 +33,15 @@ def add_launch(commands: Any) -> None:
         "-n", dest="num_processes", type=int, required=True, metavar="N", help="how many"
     )
     parser.add_argument(
+        "--cores_per_process",
+        type=int,
+        metavar="C",
+        help="keep each process on C cores of its own (default: all have all cores); Linux only",
+    )
+    parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        metavar="-- train ...",
+        metavar="-- train|meta-train ...",
         help="another command of comm-lopt with its flags, behind --",
     )
 
@@ -43,11 +50,15 @@ def _launch(arguments: argparse.Namespace) -> None:
     command = arguments.arguments[arguments.arguments[:1] == ["--"] :]
     if not command:
         raise ValueError("nothing to launch; write comm-lopt launch -n 2 -- train ...")
-    launch(command, arguments.num_processes)
+    launch(command, arguments.num_processes, cores_per_process=arguments.cores_per_process)
 
 
 def launch(
-    command: Sequence[str], num_processes: int, out: TextIO | None = None, err: TextIO | None = None
+    command: Sequence[str],
+    num_processes: int,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    cores_per_process: int | None = None,
 ) -> None:
     """Runs a command of comm-lopt in N processes that find each other, and waits for them.
 
@@ -59,14 +70,17 @@ def launch(
       num_processes: N.
       out: where their output goes; this process's if None.
       err: where what they print on stderr goes.
+      cores_per_process: the cores that each process is kept on, none of them another's. None: each
+        may use all that this process may.
 
     Raises:
-      ValueError: N below 1.
+      ValueError: N below 1, or more cores than there are.
       ProcessError: names the process that failed first, and its exit code.
       RunStopped: a signal stopped them.
     """
     if num_processes < 1:
         raise ValueError(f"-n {num_processes}: at least 1 process is needed.")
+    cores = _cores(num_processes, cores_per_process)
     address = f"localhost:{free_port()}"
     processes: list[subprocess.Popen[str]] = []
     threads = []
@@ -85,8 +99,13 @@ def launch(
                 text=True,
                 encoding="utf-8",
                 errors="replace",
+                # Ctrl-C at a terminal comes to all of a session, and is passed on here as well.
+                start_new_session=True,
             )
             processes.append(process)
+            if cores:
+                # Long before XLA counts the cores.
+                os.sched_setaffinity(process.pid, cores[process_id])
             for source, target in (
                 (process.stdout, out or sys.stdout),
                 (process.stderr, err or sys.stderr),
@@ -109,6 +128,21 @@ def launch(
         f"process {process_id} of {num_processes} {how}, and the others were ended; its last "
         "words are above. The same command with --resume goes on from the last checkpoint."
     )
+
+
+def _cores(num_processes: int, each: int | None) -> list[set[int]]:
+    """The cores of each process; [] where they are not divided."""
+    if each is None:
+        return []
+    if not hasattr(os, "sched_setaffinity"):
+        raise ValueError(f"--cores_per_process {each}: only Linux keeps processes on cores.")
+    there = sorted(os.sched_getaffinity(0))
+    if each < 1 or num_processes * each > len(there):
+        raise ValueError(
+            f"--cores_per_process {each} with -n {num_processes}: there are {len(there)} cores; "
+            "take at least 1 for each process, and no more than there are."
+        )
+    return [set(there[n * each : (n + 1) * each]) for n in range(num_processes)]
 
 
 def _first_failure(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int] | None:
@@ -152,7 +186,10 @@ def _forwarding(processes: list[subprocess.Popen[str]]) -> Any:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {number: signal.signal(number, send) for number in (signal.SIGTERM, signal.SIGINT)}
+    passed_on = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # `nohup` has it ignored.
+        passed_on.append(signal.SIGHUP)
+    earlier = {number: signal.signal(number, send) for number in passed_on}
     try:
         yield
     finally:

@@ -7,6 +7,8 @@ import os
 import pathlib
 from typing import Any
 
+import jax
+
 from comm_lopt import meta_train
 from comm_lopt.cli.flags import (
     add_config_flags,
@@ -15,6 +17,7 @@ from comm_lopt.cli.flags import (
     config_flags_of,
     load_config_of,
 )
+from comm_lopt.cli.several_processes import add_process_flags, joined_as_told
 from comm_lopt.report.page import leave_page
 from comm_lopt.report.run_page import run_page
 
@@ -45,9 +48,16 @@ def add_meta_train(commands: Any) -> None:
         help="go on from the newest checkpoint in the folder, if there is a run",
     )
     parser.add_argument("--no_progress", action="store_true", help="do not tell how far it is")
+    add_process_flags(parser)
 
 
 def _meta_train(arguments: argparse.Namespace) -> None:
+    with joined_as_told(arguments):
+        _in_all(arguments)
+
+
+def _in_all(arguments: argparse.Namespace) -> None:
+    """What each process does."""
     load_config_of(arguments)
     meta_train.meta_train(
         arguments.train_log_dir,
@@ -56,6 +66,8 @@ def _meta_train(arguments: argparse.Namespace) -> None:
         progress=not arguments.no_progress,
         init_theta=arguments.init_theta,
     )
+    if jax.process_index():
+        return
     folder = pathlib.Path(arguments.train_log_dir)
     leave_page(folder, lambda: run_page(folder))
     print("\n".join(meta_train.closing(folder, config_flags_of(arguments))))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
 import jax
 
 from comm_lopt import meta_test
-from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
 from comm_lopt.cli.method_specs import method_of_spec, method_of_sweep, method_of_theta
+from comm_lopt.cli.several_processes import add_process_flags, joined_as_told
 from comm_lopt.methods import Method
-from comm_lopt.train import Link, ProcessError, TrainSummary, joined, train
+from comm_lopt.train import Link, TrainSummary, train
 
 __all__ = ["add_train"]
 
@@ -41,11 +40,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on, if there is a run")
     parser.add_argument("--no_progress", action="store_true", help="do not tell how far it is")
-    parser.add_argument(
-        "--coordinator_address", metavar="HOST:PORT", help="of process 0, for several processes"
-    )
-    parser.add_argument("--num_processes", type=int, metavar="N", help="how many there are")
-    parser.add_argument("--process_id", type=int, metavar="I", help="which one this is, from 0")
+    add_process_flags(parser)
     parser.add_argument(
         "--bandwidth_mbps",
         type=float,
@@ -68,16 +63,8 @@ def add_train(commands: Any) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     links = [Link(mbps) for mbps in arguments.bandwidth_mbps]
     throttle = None if arguments.throttle_mbps is None else Link(arguments.throttle_mbps)
-    try:
-        with joined(arguments.coordinator_address, arguments.num_processes, arguments.process_id):
-            _in_all(arguments, links, throttle)
-    except ProcessError as error:
-        if not jax.distributed.is_initialized():
-            raise
-        # JAX's clean-up would wait for the process that is gone, and then abort this one.
-        print(f"comm-lopt train: {error}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(exit_code(error) or 1)
+    with joined_as_told(arguments):
+        _in_all(arguments, links, throttle)
 
 
 def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | None) -> None:

@@ -170,20 +170,19 @@ class Checkpoints:
                 f"{self._flag}, on a disk that keeps what is written."
             ) from error
 
-    def restore(self, template: PyTree, check: Callable[[int, dict[str, Any]], None]) -> Restored:
+    def restore(self, template: Callable[[int, dict[str, Any]], PyTree]) -> Restored:
         """Returns the newest checkpoint that is whole.
 
         Newer ones that are damaged are renamed, and named in a warning.
 
         Args:
-          template: a state of the same structure, as the run makes it at its start.
-          check: called with the meta-step and the info before anything is renamed; raises if
-            they do not fit the run.
+          template: called with the meta-step and the info before anything is renamed; returns a
+            state of the same structure, and raises if they do not fit the run.
 
         Raises:
           CheckpointError: none is whole.
-          ResumeError: the checkpoint is of another problem or optimizer than `template`, or of
-            an earlier format.
+          ResumeError: the checkpoint is of another problem or optimizer than the template, or
+            of an earlier format.
           OSError: a file cannot be read, which says nothing about what is in it.
         """
         damaged: dict[int, _Damage] = {}
@@ -193,12 +192,12 @@ class Checkpoints:
             except _Damage as damage:
                 damaged[meta_step] = damage
                 continue
-            check(meta_step, info)
-            self._check_fit(meta_step, leaves, template)
+            like = template(meta_step, info)
+            self._check_fit(meta_step, leaves, like)
             if damaged:
                 self._set_aside(damaged, meta_step)
-            ordered = [jnp.asarray(leaves[name]) for name in _named_leaves(template)]
-            state = jax.tree.unflatten(jax.tree.structure(template), ordered)
+            ordered = [jnp.asarray(leaves[name]) for name in _named_leaves(like)]
+            state = jax.tree.unflatten(jax.tree.structure(like), ordered)
             return Restored(meta_step, state, info)
         told = "; ".join(f"{number}: {damage}" for number, damage in damaged.items())
         raise CheckpointError(

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+import jax
+
 from comm_lopt.meta_train.bar import ProgressDisplay
 from comm_lopt.meta_train.errors import SaveError
 from comm_lopt.meta_train.events import ScalarEvents
@@ -162,6 +164,9 @@ class MetaTrainLog:
 
 
 def _told(place: NotFinite) -> str:
+    told = f"{place.what} of {place.task}"
+    if jax.process_count() > 1:
+        told += f" in process {place.process}"
     if place.problem is None:
-        return f"{place.what} of {place.task}"
-    return f"{place.what} of {place.task}, problem {place.problem}, round {place.inner_step}"
+        return told
+    return f"{told}, problem {place.problem}, round {place.inner_step}"

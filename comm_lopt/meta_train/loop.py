@@ -29,12 +29,16 @@ from comm_lopt.meta_train.figure import draw
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import WatchedEstimator
 from comm_lopt.meta_train.opening import family_names, opening
-from comm_lopt.meta_train.run import Run, RunParts
+from comm_lopt.meta_train.parts import RunParts
+from comm_lopt.meta_train.run import Run
+from comm_lopt.meta_train.settings import decisive, run_settings
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering
+from comm_lopt.processes import require_agreement, wait_for_all
 from comm_lopt.theta import load_theta, theta_file
+from comm_lopt.versions import versions
 
 __all__ = ["check_fit", "meta_train"]
 
@@ -106,6 +110,11 @@ def meta_train(
     theta of one that was never stopped, provided that its data can be replayed (all data sets
     of comm_lopt can). docs/reliability.md says what else is promised.
 
+    Inside `joined` it is one run of several processes, all of which call it with the same
+    arguments. Each has estimators, tasks and an order of the data of its own; the mean of their
+    gradients moves theta, which is the same bits in all. Process 0 writes the folder and validates.
+    A signal to any of them stops all after the same meta-step.
+
     Args:
       train_log_dir: gets theta/, best_theta/, checkpoints/, metrics.csv, validation.csv,
         skipped.csv, events, config.gin and at the end meta_train.png.
@@ -146,6 +155,7 @@ def meta_train(
       OSError: another file, such as one of the data, cannot be read.
       DivergedError: `max_skipped_in_a_row` meta-steps in a row were not finite.
       RunStopped: a signal asked for it.
+      ProcessError: the processes are of different runs, or one is gone.
     """
     require_jax_option_off("jax_enable_custom_prng", "checkpoints hold random keys as integers")
     require_jax_option_off("jax_disable_jit", "a meta-step takes minutes without compilation")
@@ -156,7 +166,10 @@ def meta_train(
     require_at_least_one("max_skipped_in_a_row", max_skipped_in_a_row, "skipped meta-steps")
     seed = require_seed("seed", seed)
     folder = pathlib.Path(train_log_dir)
-    _refuse_another_run(folder, resume)
+    first = jax.process_index() == 0
+    progress = progress and first
+    if first:
+        _refuse_another_run(folder, resume)
     key = jax.random.PRNGKey(seed)
     theta_key, estimator_key, unrolls_key, key = jax.random.split(key, 4)
     learner = upstream.configured_gradient_learner(num_meta_steps)
@@ -171,7 +184,7 @@ def meta_train(
     for number, family in enumerate(families):
         check_fit(family, learned_opt)
         _tell_parts(family, progress)
-        reseed(family.datasets, seed, number)
+        reseed(family.datasets, seed, jax.process_index() * len(families) + number)
     names = family_names(families[::num_estimators])
     validation, validation_told = make_validation(
         estimators, names, learned_opt, num_meta_steps, validation_every, validation_rounds,
@@ -181,6 +194,18 @@ def meta_train(
     if init_theta is not None:
         _, start, _ = load_theta(init_theta, learned_opt)
         started_from = theta_file(init_theta)["sha256"]
+    require_agreement(
+        {
+            **decisive(run_settings(seed, families, learned_opt)),
+            "versions": versions(),
+            "resume": resume,
+            "init_theta": started_from,
+            "num_meta_steps": num_meta_steps,
+            "checkpoint_every": checkpoint_every,
+            "max_skipped_in_a_row": max_skipped_in_a_row,
+            "validation": validation_told,
+        }
+    )
     parts = RunParts(
         folder, learner, estimators, families, learned_opt, seed, num_meta_steps, names,
         validation, start, started_from,
@@ -188,19 +213,27 @@ def meta_train(
     if progress:
         for line in opening(parts, validation_told):
             print(line, file=sys.stderr)
-    with _alone_in(folder), StopSignals() as stop, contextlib.ExitStack() as stack:
-        _refuse_another_run(folder, resume)
+    with contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(_alone_in(folder))
+            _refuse_another_run(folder, resume)
+        stop = stack.enter_context(StopSignals())
         stack.enter_context(data_as_arguments())
         for family in families:
             stack.callback(close, family.datasets)
-        checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
-        stack.callback(checkpoints.close)
+        checkpoints = log = None
+        if first:
+            checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
+            stack.callback(checkpoints.close)
         run = Run(parts, checkpoints, theta_key, unrolls_key, key)
-        several = names if len(names) > 1 else ()
-        log = MetaTrainLog(folder, run.progress.meta_step, num_meta_steps, progress, several)
-        stack.callback(log.close)
+        if first:
+            several = names if len(names) > 1 else ()
+            log = MetaTrainLog(folder, run.progress.meta_step, num_meta_steps, progress, several)
+            stack.callback(log.close)
         run.go_on(log, stop, checkpoint_every, max_skipped_in_a_row)
-        draw(folder)
+        if first:
+            draw(folder)
+        wait_for_all()
     return learned_opt, jax.tree.map(np.asarray, run.theta)
 
 

@@ -31,6 +31,7 @@ class NotFinite:
       inner_step: its round, or None. Upstream tells the losses of the positive perturbations
         only; what goes wrong in a negative one is known by its meta-gradient alone.
       what: "loss" of an inner problem, "meta-loss" or "meta-gradient".
+      process: number of the process.
     """
 
     meta_step: int
@@ -39,6 +40,7 @@ class NotFinite:
     problem: int | None
     inner_step: int | None
     what: str
+    process: int = 0
 
 
 class WatchedEstimator:
@@ -79,7 +81,7 @@ class WatchedEstimator:
 
 
 def find_not_finite(meta_step: int, estimators: Sequence[WatchedEstimator]) -> list[NotFinite]:
-    """Returns what is not finite in the estimators' last estimates; nothing if all is well."""
+    """What is not finite in this process's last estimates; nothing if all is well."""
     found = []
     for number, estimator in enumerate(estimators):
         meta_loss, gradient, unroll_info = estimator.take_estimate()
@@ -90,7 +92,9 @@ def find_not_finite(meta_step: int, estimators: Sequence[WatchedEstimator]) -> l
         places = _places(unroll_info)
         if not places:
             places = [(None, None, "meta-gradient" if finite[0] else "meta-loss")]
-        found += [NotFinite(meta_step, number, task, *place) for place in places]
+        found += [
+            NotFinite(meta_step, number, task, *place, jax.process_index()) for place in places
+        ]
     return found
 
 

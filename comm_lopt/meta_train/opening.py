@@ -8,7 +8,7 @@ import jax
 
 from comm_lopt import upstream
 from comm_lopt.meta_test.problem import batch_size_of
-from comm_lopt.meta_train.run import RunParts
+from comm_lopt.meta_train.parts import RunParts
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.versions import versions
 
@@ -23,9 +23,13 @@ def opening(parts: RunParts, validation: str) -> list[str]:
       validation: what is said of its validation.
     """
     estimators = parts.estimators[:: len(parts.estimators) // len(parts.family_names)]
+    processes = []
+    if jax.process_count() > 1:
+        processes = [f"processes: {jax.process_count()}, each with tasks of its own"]
     return [
         "versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()),
         device_line(upstream.num_devices_of(estimators[0])),
+        *processes,
         *(
             f"problem: {_problem(name, estimator)}"
             for name, estimator in zip(parts.family_names, estimators, strict=True)

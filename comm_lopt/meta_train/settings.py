@@ -13,7 +13,7 @@ from comm_lopt.gin_state import operative_settings
 from comm_lopt.meta_train.errors import ResumeError
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 
-__all__ = ["HARMLESS", "require_same_settings", "run_settings"]
+__all__ = ["HARMLESS", "decisive", "require_same_settings", "run_settings"]
 
 HARMLESS = frozenset(
     {
@@ -96,6 +96,11 @@ def run_settings(
         if hasattr(jax.config, option):
             settings[option] = str(getattr(jax.config, option))
     return settings
+
+
+def decisive(settings: Mapping[str, str]) -> dict[str, str]:
+    """Those of the settings that decide a run's numbers, which may not differ."""
+    return {name: text for name, text in settings.items() if not _is_harmless(name)}
 
 
 def require_same_settings(saved: Mapping[str, str], here: Mapping[str, str], where: str) -> None:

@@ -50,7 +50,7 @@ class RunFolder:
         if self._checkpoints is None or not self._checkpoints.meta_steps:
             return None
 
-        def check(done: int, info: Mapping[str, Any]) -> None:
+        def checked(done: int, info: Mapping[str, Any]) -> PyTree:
             different = differences(info["problem"], cast(Any, told["problem"]))
             # T alone may change: a run can be made longer.
             different = [line for line in different if not line.startswith("num_rounds")]
@@ -63,8 +63,9 @@ class RunFolder:
                     f"the checkpoint of round {done} in {self.folder} is of another run:{lines}\n"
                     "Resume with what it was started with, or pass another --out_dir."
                 )
+            return template
 
-        found = self._checkpoints.restore(template, check)
+        found = self._checkpoints.restore(checked)
         return found.meta_step, jax.tree.map(np.asarray, found.state)
 
     def log(

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gin
@@ -26,16 +26,12 @@ from comm_lopt.meta_test.runs import bytes_per_round, final_window
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.methods import Method
+from comm_lopt.processes import exchanging, require_agreement, require_same_weights
 from comm_lopt.round_state import model_state_of
 from comm_lopt.train.folder import RunFolder
 from comm_lopt.train.late import Patience, shared_board
 from comm_lopt.train.link import Link
 from comm_lopt.train.log import TrainLog
-from comm_lopt.train.processes import (
-    ProcessError,
-    require_agreement,
-    require_same_weights,
-)
 from comm_lopt.train.programs import RoundPrograms
 from comm_lopt.train.workers import WorkerDevices
 from comm_lopt.versions import versions
@@ -242,7 +238,7 @@ class _Run:
             times = [time.perf_counter()]
             work, present = self._programs.work(self.carry, number, batches)
             times.append(time.perf_counter())
-            with _exchanging(self.done + 1):
+            with exchanging(f"the exchange of round {self.done + 1}"):
                 wants_stop = stop.requested is not None
                 self.carry, report = self._programs.merge(
                     self.carry, number, work, wants_stop, present
@@ -312,20 +308,6 @@ class _Run:
         row = dict(zip(_MEASURES, (float(at_weights), float(heldout)), strict=True))
         log.write_evaluation({"round": self.done, **row})
         return row
-
-
-@contextlib.contextmanager
-def _exchanging(number: int) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        raise ProcessError(
-            f"process {jax.process_index()}: the exchange of round {number} failed "
-            f"({str(error).splitlines()[0]:.200}); another process is gone, and says why itself. "
-            "The same command with --resume goes on from the last checkpoint."
-        ) from error
 
 
 def _local(leaf: Any) -> Any:

@@ -261,6 +261,12 @@ def _checked(estimator: GradientEstimator) -> GradientEstimator:
             "stack_antithetic_samples=True: over several devices the two signs of a perturbation "
             "are taken one after the other; bind stack_antithetic_samples = False."
         )
+    if hasattr(estimator, "num_devices") and jax.process_count() > 1:
+        raise ValueError(
+            f"{type(estimator).__name__} (several_devices.gin) spreads tasks over the devices of "
+            f"one process, and there are {jax.process_count()} processes; leave it out, and start "
+            "a process for each device."
+        )
     if isinstance(low, int) and high is not None and low > high:
         raise ValueError(
             f"min_rounds={low} (the schedule's min_length) lies above max_rounds={high} "

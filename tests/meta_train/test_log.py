@@ -9,6 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 from comm_lopt.meta_train import bar
 from comm_lopt.meta_train.figure import FIGURE_FILE, draw, write_figure
 from comm_lopt.meta_train.log import METRICS, METRICS_FILE, VALIDATION_FILE, MetaTrainLog
+from comm_lopt.rows import reopened
 
 FAMILIES = ("images", "text")
 
@@ -73,6 +74,17 @@ def validated(meta_step, loss=1.0):
         "meta_step": meta_step, "mean_train_loss": loss, "final_train_loss": loss, "seconds": 0.1,
         **of_families("mean_train_loss", loss, 2), **of_families("final_train_loss", loss, 4),
     }  # fmt: skip
+
+
+def test_rows_of_an_earlier_version_are_kept_with_what_they_have(tmp_path):
+    path = tmp_path / "skipped.csv"
+    path.write_text("meta_step,what\n1,loss\n2,meta-loss\n3,lo", encoding="utf-8")
+    reopened(path, ["meta_step", "what", "process"], 2).close()
+    assert path.read_text(encoding="utf-8").split() == [
+        "meta_step,what,process",
+        "1,loss,",
+        "2,meta-loss,",
+    ]
 
 
 def test_without_a_terminal_progress_is_a_line_now_and_then(tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def saved(folder, meta_steps, keep=5, best=None):
 def restored(folder, template=None):
     checkpoints = Checkpoints(folder)
     try:
-        return checkpoints.restore(template or state(0), lambda meta_step, info: None)
+        return checkpoints.restore(lambda meta_step, info: template or state(0))
     finally:
         checkpoints.close()
 

@@ -191,3 +191,8 @@ def test_flags_that_make_no_sense_are_errors(arguments, told):
 def test_nothing_to_launch_is_an_error():
     with pytest.raises(ValueError, match="at least 1 process"):
         launch(["train"], 0)
+
+
+def test_more_cores_than_there_are_cannot_be_divided():
+    with pytest.raises(ValueError, match="take at least 1 for each process, and no more than"):
+        launch(["train"], 2, cores_per_process=100_000)

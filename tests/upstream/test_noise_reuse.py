@@ -220,7 +220,7 @@ def test_saved_state_goes_on_as_the_one_that_was_not(one_step, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, state, {})
     checkpoints.wait()
-    restored = checkpoints.restore(template, lambda meta_step, info: None).state
+    restored = checkpoints.restore(lambda meta_step, info: template).state
     checkpoints.close()
     for seed in range(1, 4):
         one, other = estimate(seed, state), estimate(seed, restored)
