@@ -51,6 +51,7 @@ from comm_lopt.report import loss_figure, markdown_table, write_report
 from comm_lopt.round_state import RoundState
 from comm_lopt.tasks.autoencoder import AutoencoderTask
 from comm_lopt.tasks.cifar import cifar10_conv, cifar10_mlp, cifar100_conv, cifar100_mlp
+from comm_lopt.tasks.compression import Compression, Int8, TopK
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.fashion_mnist import (
@@ -101,6 +102,7 @@ __all__ = [
     "AlphaFromStatistics",
     "AutoencoderTask",
     "Card",
+    "Compression",
     "ConstantAlpha",
     "DataError",
     "DataParallelTaskFamily",
@@ -110,6 +112,7 @@ __all__ = [
     "IIDParts",
     "ImageClassificationTask",
     "IndexSampler",
+    "Int8",
     "LAgg",
     "LAggA",
     "LAggR",
@@ -137,6 +140,7 @@ __all__ = [
     "TaskEntry",
     "TextWindows",
     "ThetaError",
+    "TopK",
     "WindowSampler",
     "as_upstream",
     "cifar10_conv",

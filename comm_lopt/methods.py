@@ -173,6 +173,7 @@ class Method:
             steered=True,  # Whatever gin binds for meta-training.
             partition=problem.partition,
             participation=problem.participation,
+            compression=problem.compression,
         )
         if isinstance(rule, Optimizer):
             return family, rule

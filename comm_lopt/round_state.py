@@ -23,6 +23,7 @@ class RoundState(NamedTuple):
       worker_squares: like the parameters; the (weighted) mean over workers of the squares of
         their deltas.
       local_rate: what the local learning rate is multiplied by, where the rule steers it.
+      residuals: what error feedback has not sent yet; see `Compression`.
     """
 
     model_state: PyTree
@@ -31,6 +32,7 @@ class RoundState(NamedTuple):
     local_opt_states: PyTree = None
     worker_squares: PyTree = None
     local_rate: PyTree = None
+    residuals: PyTree = None
 
 
 def round_state(state: PyTree) -> RoundState:
@@ -51,8 +53,10 @@ def between_rounds(state: PyTree, local_rate: PyTree = None) -> PyTree:
       local_rate: see `RoundState`.
     """
     whole = round_state(state)
-    if whole.local_opt_states is None and local_rate is None:
-        return whole.model_state
-    return RoundState(
-        whole.model_state, local_opt_states=whole.local_opt_states, local_rate=local_rate
+    kept = RoundState(
+        whole.model_state,
+        local_opt_states=whole.local_opt_states,
+        local_rate=local_rate,
+        residuals=whole.residuals,
     )
+    return kept.model_state if all(part is None for part in kept[1:]) else kept

@@ -11,7 +11,7 @@ import optax
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.learned.multiplicative import MultiplicativeRule
 from comm_lopt.optimizers.registry import OPTIMIZERS
-from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.tasks.averages import mean_of_squares
 from comm_lopt.upstream import LearnedOptimizer
 
 K = 3

@@ -6,6 +6,7 @@ import gin
 
 from comm_lopt.data.feeding.partition import Partition
 from comm_lopt.meta_test.problem import Problem
+from comm_lopt.tasks.compression import Compression
 from comm_lopt.upstream import TaskFamily
 
 __all__ = ["meta_test_problem"]
@@ -20,6 +21,7 @@ def meta_test_problem(
     heldout_split: str = "test",
     partition: Partition | None = None,
     participation: float | None = None,
+    compression: Compression | None = None,
 ) -> Problem:
     """See `Problem`."""
     return Problem(
@@ -30,4 +32,5 @@ def meta_test_problem(
         heldout_split=heldout_split,
         partition=partition,
         participation=participation,
+        compression=compression,
     )

@@ -19,6 +19,7 @@ from comm_lopt.gin_state import OperativeSetting, operative_settings
 from comm_lopt.hyperparameters import one_line, plain
 from comm_lopt.meta_test.check_results import LARGEST_NUM_ROUNDS
 from comm_lopt.meta_test.evaluation import EvaluationPart, evaluation_part
+from comm_lopt.tasks.compression import Compression, checked_compression
 from comm_lopt.tasks.round_settings import checked_participation
 from comm_lopt.upstream import Datasets, LearnedOptimizer, Optimizer, TaskFamily
 
@@ -54,6 +55,7 @@ class Problem:
       heldout_split: split on which the weights are evaluated.
       partition: how the training examples are divided among the workers; None: not at all.
       participation: how many workers take part in a round; see `LocalSGDTaskFamily`.
+      compression: what a worker sends in place of its delta; see there.
 
     Raises:
       ValueError: K, H or T below 1, more rounds than results hold (10⁶), a task without data, or
@@ -67,6 +69,7 @@ class Problem:
     heldout_split: str = "test"
     partition: Partition | None = None
     participation: float | None = None
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         counted = {
@@ -79,6 +82,7 @@ class Problem:
             object.__setattr__(self, name, number)
         require_range("num_rounds", self.num_rounds, 1, LARGEST_NUM_ROUNDS)
         checked_participation(self.participation, self.num_workers)
+        checked_compression(self.compression)
         if self.task_family.datasets is None:
             raise ValueError(
                 f"task {self.task_family.name} has datasets=None: meta-testing draws a data "
@@ -125,9 +129,10 @@ class Problem:
             "local_batch_size": batch_size_of(datasets),
             "num_rounds": int(self.num_rounds),
             "heldout_split": self.heldout_split,
-            "partition": self.partition and re.sub(r" at 0x\w+", "", repr(self.partition)),
+            "partition": _told(self.partition),
             "worker_parts": self.part_sizes(),
             "participation": plain(self.participation),
+            "compression": _told(self.compression),
             "data": datasets.digest if isinstance(datasets, ExampleDatasets) else None,
             "settings": {
                 # The scope says by which macro it was reached.
@@ -144,12 +149,19 @@ def differences(saved: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     Settings that only one of them has are passed over: a process may have called more.
     """
     lines = []
+    # Files from before there was any say nothing of it.
+    saved = {"compression": None, **saved}
     for name, value in here.items():
         if name == "settings":
             lines += differences(saved.get(name, {}), value)
         elif name in saved and saved[name] != value and not name.endswith(_PLACES):
             lines.append(f"{name}: {saved[name]!s:.100} there, {value!s:.100} here")
     return lines
+
+
+def _told(given: Any) -> str | None:
+    """A partition or a compression as text that is the same in every process."""
+    return None if given is None else re.sub(r" at 0x\w+", "", repr(given))
 
 
 def _of_the_problem(setting: OperativeSetting) -> bool:

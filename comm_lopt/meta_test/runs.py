@@ -20,6 +20,7 @@ from comm_lopt.meta_test.evaluation import EvaluationPart, evaluated
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.methods import Method
 from comm_lopt.round_state import model_state_of
+from comm_lopt.tasks.compression import message_bytes
 from comm_lopt.upstream import Optimizer, TaskFamily
 
 __all__ = [
@@ -263,10 +264,12 @@ def advance_run(
 def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
     """What a worker sends and receives: parameters and the floats of the model state.
 
-    Without any compression, and through an all-reduce or a server that sends back one mean, or two
-    where that of the squares is needed too. Each worker that needs all K deltas receives them all
-    and takes the global step itself. The one worker of `workers="one"` is taken to be spread over
-    K machines, which exchange gradients and state at each of the H local steps.
+    Through an all-reduce or a server that sends back one mean, or two where that of the squares is
+    needed too. Each worker that needs all K deltas receives them all and takes the global step
+    itself. Of compressed deltas their messages count; squares are then taken where messages arrive
+    and need not be sent, and whether the mean or all K messages come back, the compression says.
+    The one worker of `workers="one"` is taken to be spread over K machines, which exchange
+    gradients and state at each of the H local steps.
     """
 
     def params_and_state(key: jax.Array) -> tuple:
@@ -274,18 +277,16 @@ def bytes_per_round(method: Method, problem: Problem) -> BytesPerRound:
         return task.init_with_state(key)
 
     params, state = jax.eval_shape(params_and_state, jax.random.PRNGKey(0))
-    means = 2 if method.sends == "mean_and_squares" else 1
-    sent = means * _float_bytes(params) + _float_bytes(state)
-    received = sent
-    if method.sends == "worker_deltas":
-        received = problem.num_workers * _float_bytes(params) + _float_bytes(state)
+    compression, of_state = problem.compression, message_bytes(None, state)
+    sent = received = message_bytes(compression, params)
+    all_deltas = compression is not None and not compression.compresses_mean
+    if method.sends == "worker_deltas" or all_deltas:
+        received = problem.num_workers * sent
+    elif method.sends == "mean_and_squares":
+        squares = message_bytes(None, params)
+        sent, received = sent + (squares if compression is None else 0), received + squares
     exchanges = problem.num_local_steps if method.workers == "one" else 1
-    return BytesPerRound(exchanges * sent, exchanges * received)
-
-
-def _float_bytes(tree: PyTree) -> int:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    return BytesPerRound(exchanges * (sent + of_state), exchanges * (received + of_state))
 
 
 def _over_grid_and_seeds(

@@ -57,6 +57,7 @@ _OF_ROUNDS = (
     "local_learning_rate",
     "local_state_persists",
     "participation",
+    "compression",
     "steered",
 )
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import optax
-
 from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
+from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, RoundStart
 from comm_lopt.tasks.union import gradient_of_each, union_gradient
 
 __all__ = ["DataParallelTaskFamily"]
@@ -23,36 +20,21 @@ class DataParallelTask(LocalSGDTask):
     round.
     """
 
-    def _work(
-        self,
-        local_opt: optax.GradientTransformation,
-        params: PyTree,
-        model_state: PyTree,
-        key: jax.Array,
-        data: PyTree,
-        opt_states: PyTree,
-    ) -> WorkersOutput:
-        del local_opt, opt_states
+    def _work(self, start: RoundStart, params: PyTree, data: PyTree) -> WorkersOutput:
         family = self._family
         return gradient_of_each(
-            self.inner, params, model_state, key, data, family.num_workers, family.num_local_steps
-        )
+            self.inner, params, start.model_state, start.key, data, family.num_workers,
+            family.num_local_steps,
+        )  # fmt: skip
 
-    def _local_round(
-        self,
-        local_opt: optax.GradientTransformation,
-        params: PyTree,
-        model_state: PyTree,
-        key: jax.Array,
-        data: PyTree,
-        weights: jax.Array | None,
-        opt_states: PyTree,
-    ) -> RoundOutput:
-        del local_opt, opt_states
+    def _local_round(self, start: RoundStart, params: PyTree, data: PyTree) -> RoundOutput:
         family = self._family
+        if family.compression is not None:
+            # What is compressed is each worker's own gradient.
+            return super()._local_round(start, params, data)
         return union_gradient(
-            self.inner, params, model_state, key, data, family.num_workers,
-            family.num_local_steps, weights,
+            self.inner, params, start.model_state, start.key, data, family.num_workers,
+            family.num_local_steps, start.weights,
         )  # fmt: skip
 
 
@@ -61,7 +43,7 @@ class DataParallelTaskFamily(LocalSGDTaskFamily):
 
     Each communication exchanges gradients instead of weight changes: the workers spend the
     K·H batches of a round on one large batch, at the weights they all share. No local
-    optimizer takes part.
+    optimizer takes part. A compression is of each worker's gradient.
 
     Raises:
       ValueError: worker deltas, their squares or lasting local states are asked for, which there

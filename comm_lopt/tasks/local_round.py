@@ -1,8 +1,8 @@
 """The one local round: H local steps on each of K workers that do not talk to each other.
 
-Meta-training, meta-testing and a real run all call `local_round`. Workers are mapped with
-DrJAX: under a mesh that has an axis named `WORKER_AXIS` they are sharded along it, without
-one they are vectorised on the device at hand.
+Meta-training, meta-testing and a real run all call `local_round`, or its two parts. Workers are
+mapped with DrJAX: under a mesh that has an axis named `WORKER_AXIS` they are sharded along it,
+without one they are vectorised on the device at hand.
 """
 
 from __future__ import annotations
@@ -17,11 +17,18 @@ import drjax
 import jax
 import jax.interpreters.pxla
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.experimental import checkify
 
 from comm_lopt.precision import widened
+from comm_lopt.tasks.averages import (
+    is_on_one_device,
+    mean_of_squares,
+    mean_over_workers,
+    over_leading_axis,
+    tree_mean,
+)
+from comm_lopt.tasks.compression import Compression, Residuals, no_residuals, sent, sent_back
+from comm_lopt.tasks.exchange import WORKER_AXIS
 from comm_lopt.upstream import Task
 
 __all__ = [
@@ -32,20 +39,11 @@ __all__ = [
     "local_round",
     "local_steps",
     "local_work",
-    "mean_of_squares",
-    "mean_over_workers",
     "merged",
-    "weighted_mean",
     "work_done",
 ]
 
 PyTree = Any
-
-WORKER_AXIS = "workers"
-# Beyond so many workers the sum over them is no longer written out term by term.
-_MOST_TERMS = 64
-# What JAX calls the axis of a `pmap` that names none.
-_PMAP_AXIS = "_internal_pmap_axis_name"
 
 
 class WorkersAt(NamedTuple):
@@ -86,11 +84,12 @@ class RoundOutput(NamedTuple):
       losses: [K, H], training loss of each local step, before that step is taken.
       delta: like the parameters, of at least float32; Δ = weights before the round − weights
         after it, the (weighted) mean over workers of the differences.
-      worker_deltas: like `delta` with a leading K; before − after of each worker.
+      worker_deltas: like `delta` with a leading K; before − after of each worker, as received.
       model_state: like the model state; floats averaged over workers, integers kept.
       local_opt_states: [K, ...], the local optimizer's state of each worker.
       worker_squares: like `delta`; q, the (weighted) mean over workers of the squares of their
         deltas, if asked for.
+      residuals: what error feedback has not sent yet, where deltas are compressed.
     """
 
     loss: jax.Array
@@ -100,6 +99,7 @@ class RoundOutput(NamedTuple):
     model_state: PyTree
     local_opt_states: PyTree
     worker_squares: PyTree = None
+    residuals: Residuals | None = None
 
 
 def local_round(
@@ -114,6 +114,9 @@ def local_round(
     weights: jax.Array | None = None,
     local_opt_states: PyTree = None,
     worker_squares: bool = False,
+    compression: Compression | None = None,
+    residuals: Residuals | None = None,
+    mean_is_sent: bool = True,
 ) -> RoundOutput:
     """Runs H local steps on each of K workers, all from the same weights, and merges them.
 
@@ -141,6 +144,10 @@ def local_round(
       local_opt_states: [K, ...], states of the local optimizer that were kept from the round
         before; None starts it afresh.
       worker_squares: also compute q; on a mesh that is a second all-reduce of W's size.
+      compression: what workers send in place of Δ_k; all of the above is then of Δ_k as received.
+      residuals: of the round before, see `Compression`; None: 0. An absent worker keeps its own.
+      mean_is_sent: False where every worker takes the mean itself, of all K messages, so that it
+        need not be compressed.
 
     Returns:
       The round's losses, Δ, worker deltas, new model state and local optimizer states, and q.
@@ -153,7 +160,9 @@ def local_round(
         task, params, model_state, key, batches, local_opt, num_workers, num_local_steps,
         local_opt_states,
     )  # fmt: skip
-    return merged(work, weights, local_opt_states, worker_squares)
+    return merged(
+        work, weights, local_opt_states, worker_squares, compression, residuals, mean_is_sent
+    )
 
 
 def local_work(
@@ -247,6 +256,9 @@ def merged(
     weights: jax.Array | None = None,
     local_opt_states: PyTree = None,
     worker_squares: bool = False,
+    compression: Compression | None = None,
+    residuals: Residuals | None = None,
+    mean_is_sent: bool = True,
 ) -> RoundOutput:
     """The part of `local_round` in which workers talk; arguments are the same.
 
@@ -255,92 +267,62 @@ def merged(
       weights: w, [K].
       local_opt_states: those from before the round.
       worker_squares: also compute q.
+      compression: of the deltas.
+      residuals: those from before the round.
+      mean_is_sent: whether the mean is compressed too, where the compression does that.
     """
+    deltas = work.deltas
+    if compression is None:
+        delta = tree_mean(deltas, weights)
+    else:
+        deltas, delta, residuals = _exchanged(compression, deltas, residuals, weights, mean_is_sent)
     return RoundOutput(
         mean_over_workers(jnp.mean(work.losses, axis=1), weights),
         work.losses,
-        jax.tree.map(lambda d: weighted_mean(d, weights), work.deltas),
-        work.deltas,
+        delta,
+        deltas,
         mean_over_workers(work.model_states, weights),
         _of_those_there(local_opt_states, work.local_opt_states, weights),
-        mean_of_squares(work.deltas, weights) if worker_squares else None,
+        mean_of_squares(deltas, weights) if worker_squares else None,
+        residuals,
     )
 
 
-def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
-    """Σ_k w_k x_k / Σ_k w_k over the leading axis; 0 if all weights are 0.
-
-    What has no weight plays no part, be it not a number.
-
-    Args:
-      values: x, [K, ...].
-      weights: w, [K]; None for the plain mean.
-    """
-    count = len(values)
-    if weights is None:
-        shares: Any = np.full(count, 1 / count, values.dtype)
-    else:
-        weights = weights.astype(values.dtype)
-        total = jnp.sum(weights)
-        shares = weights / jnp.where(total > 0, total, 1)
-        values = jnp.where(_over_leading_axis(weights > 0, values), values, 0)
-    if _is_on_one_device() and count <= _MOST_TERMS:
-        # XLA's CPU backend sums terms that are written out eight times faster than along an axis.
-        return sum(share * value for share, value in zip(shares, values, strict=True))
-    return jnp.sum(_over_leading_axis(shares, values) * values, axis=0)
-
-
-def mean_of_squares(worker_deltas: PyTree, weights: jax.Array | None = None) -> PyTree:
-    """q = Σ_k w_k Δ_k² / Σ_k w_k, of at least float32; 0 if all weights are 0.
-
-    Args:
-      worker_deltas: Δ_k, a tree of arrays [K, ...].
-      weights: w, [K]; see `weighted_mean`.
-    """
-    return jax.tree.map(lambda d: weighted_mean(jnp.square(widened(d)), weights), worker_deltas)
-
-
-def mean_over_workers(states: PyTree, weights: jax.Array | None = None) -> PyTree:
-    """Averages the leaves of [K, ...] model states; integer leaves must agree and are kept.
-
-    Integer leaves (step counters and the like) have no meaningful average. They are taken
-    from the first worker; that all agree is a `checkify.debug_check`, which costs nothing
-    unless the caller asks for it with `checkify.checkify`.
-
-    Args:
-      states: leaves [K, ...].
-      weights: [K]; see `weighted_mean`. If all are 0, the plain mean is taken.
-    """
-    if weights is not None:
-        weights = jnp.where(jnp.any(weights > 0), weights, jnp.ones_like(weights))
-
-    def merge(leaf: jax.Array) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return weighted_mean(leaf, weights)
-        checkify.debug_check(
-            jnp.all(leaf == leaf[:1]),
-            "workers disagree on an integer leaf of the model state; make it a float, "
-            "which is averaged, or keep it the same on every worker",
-        )
-        return leaf[0]
-
-    return jax.tree.map(merge, states)
+def _exchanged(
+    compression: Compression,
+    deltas: PyTree,
+    residuals: Residuals | None,
+    weights: jax.Array | None,
+    mean_is_sent: bool,
+) -> tuple[PyTree, PyTree, Residuals | None]:
+    """Worker deltas and their mean, as received, and the new residuals."""
+    if residuals is None:
+        params = jax.tree.map(lambda d: d[0], deltas)
+        count = len(jax.tree.leaves(deltas)[0])
+        residuals = no_residuals(compression, params, count, mean_is_sent)
+    before = residuals or Residuals()
+    deltas, left = sent(compression, deltas, before.workers)
+    left, left_of_mean = _of_those_there(before.workers, left, weights), None
+    delta = tree_mean(deltas, weights)
+    if mean_is_sent and compression.compresses_mean:
+        # With nobody there, nothing of what was left is sent either.
+        anyone = None if weights is None else jnp.max(weights, keepdims=True)
+        alone = jax.tree.map(lambda leaf: leaf[None], delta)
+        received, left_of_mean = sent_back(compression, alone, before.mean)
+        left_of_mean = _of_those_there(before.mean, left_of_mean, anyone)
+        delta = tree_mean(received, anyone)
+    return deltas, delta, None if residuals is None else Residuals(left, left_of_mean)
 
 
 def _of_those_there(before: PyTree, after: PyTree, weights: jax.Array | None) -> PyTree:
-    """Local optimizer states [K, ...]: an absent worker's is the one from before the round."""
+    """What workers keep, [K, ...]: an absent worker's is what it was before the round."""
     if before is None or weights is None:
         return after
 
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
-        return jnp.where(_over_leading_axis(weights > 0, new), new, old)
+        return jnp.where(over_leading_axis(weights > 0, new), new, old)
 
     return jax.tree.map(choose, before, after)
-
-
-def _over_leading_axis(of_workers: Any, values: jax.Array) -> Any:
-    """[K] as it is broadcast over values [K, ...]."""
-    return of_workers.reshape(-1, *[1] * (values.ndim - 1))
 
 
 def _mesh_for(num_workers: int) -> Any:
@@ -377,11 +359,6 @@ def _check_batches(batches: PyTree, num_workers: int, num_local_steps: int) -> N
             )
 
 
-def _is_on_one_device() -> bool:
-    """Whether the round is: without a mesh, or on a device of upstream's `pmap` over tasks."""
-    return set(jax.sharding.get_abstract_mesh().axis_names) <= {_PMAP_AXIS}
-
-
 def _in_old_mesh() -> bool:
     """Whether a mesh was entered in the way that JAX has deprecated, as far as it still tells."""
     with warnings.catch_warnings():
@@ -396,7 +373,7 @@ def _no_mesh_is_no_warning() -> Iterator[None]:
 
     def keep(record: logging.LogRecord) -> bool:
         about_mesh = record.getMessage().startswith(("No mesh containing", "No mesh axis named"))
-        return not (about_mesh and _is_on_one_device())
+        return not (about_mesh and is_on_one_device())
 
     logger = logging.getLogger("absl")
     logger.addFilter(keep)

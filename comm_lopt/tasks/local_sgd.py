@@ -17,13 +17,13 @@ from comm_lopt.data.feeding.positions import part_sizes
 from comm_lopt.data.feeding.rounds import round_datasets
 from comm_lopt.optimizers.local_rate import scaled_by
 from comm_lopt.round_state import RoundState, model_state_of, round_state
+from comm_lopt.tasks.compression import Compression, Residuals, checked_compression, no_residuals
 from comm_lopt.tasks.gradient_of import Evaluated, once_differentiable, with_gradient
 from comm_lopt.tasks.local_optimizers import local_sgd
 from comm_lopt.tasks.local_round import (
     RoundOutput,
     WorkersAt,
     WorkersOutput,
-    local_round,
     local_steps,
     local_work,
     merged,
@@ -37,12 +37,12 @@ from comm_lopt.tasks.round_settings import (
 from comm_lopt.tasks.union import evaluate_round
 from comm_lopt.upstream import Datasets, Task, TaskFamily
 
-__all__ = ["LocalSGDTask", "LocalSGDTaskFamily"]
+__all__ = ["LocalSGDTask", "LocalSGDTaskFamily", "RoundStart"]
 
 PyTree = Any
 
 
-class _Start(NamedTuple):
+class RoundStart(NamedTuple):
     """What a round starts with, taken from what the last one left and from its key."""
 
     model_state: PyTree
@@ -50,6 +50,7 @@ class _Start(NamedTuple):
     weights: jax.Array | None
     local_opt: optax.GradientTransformation
     local_opt_states: PyTree
+    residuals: Residuals | None
 
 
 class LocalSGDTask(Task):
@@ -86,9 +87,11 @@ class LocalSGDTask(Task):
 
     def init_with_state(self, key: jax.Array) -> tuple[PyTree, PyTree]:
         params, state = self.inner.init_with_state(key)
-        if not self._family.local_state_persists:
+        persists, residuals = self._family.local_state_persists, self._no_residuals(params)
+        if not persists and residuals is None:
             return params, state
-        return params, RoundState(state, local_opt_states=self._new_local_opt_states(params))
+        opt_states = self._new_local_opt_states(params) if persists else None
+        return params, RoundState(state, local_opt_states=opt_states, residuals=residuals)
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
         return self.inner.normalizer(loss)
@@ -111,7 +114,7 @@ class LocalSGDTask(Task):
         Returns:
           mean over the K·H local steps of the training loss, weighted as the workers are, with
           gradient Δ; and the new model state, inside a `RoundState` where the family hands on
-          worker deltas, their squares, weights or local optimizer states.
+          worker deltas, their squares, weights, local optimizer states or residuals.
 
         Raises:
           NotImplementedError: the round is differentiated through.
@@ -165,10 +168,7 @@ class LocalSGDTask(Task):
 
         A real run calls it and then `merge`, and gets what `loss_with_state` gives.
         """
-        start = self._start(params, state, key)
-        return self._work(
-            start.local_opt, params, start.model_state, start.key, data, start.local_opt_states
-        )
+        return self._work(self._start(params, state, key), params, data)
 
     def work_step(
         self,
@@ -227,9 +227,15 @@ class LocalSGDTask(Task):
         weights = start.weights
         if present is not None:
             weights = present if weights is None else weights * present
-        out = merged(work, weights, start.local_opt_states, self._family.worker_squares)
+        out = self._merged(start, work, weights)
         (loss, new_state), delta = self._end(out, weights, tells_weights=present is not None)
         return loss, new_state, delta
+
+    def _no_residuals(self, params: PyTree) -> Residuals | None:
+        family = self._family
+        return no_residuals(
+            family.compression, params, family.num_workers, not family.worker_deltas
+        )
 
     def _new_local_opt_states(self, params: PyTree) -> PyTree:
         count = self.num_local_optimizers
@@ -243,26 +249,25 @@ class LocalSGDTask(Task):
     ) -> tuple[Evaluated, PyTree]:
         """((loss, new state), gradient) of a round."""
         start = self._start(params, state, key)
-        out = self._local_round(
-            start.local_opt, params, start.model_state, start.key, data, start.weights,
-            start.local_opt_states,
-        )  # fmt: skip
-        return self._end(out, start.weights)
+        return self._end(self._local_round(start, params, data), start.weights)
 
-    def _start(self, params: PyTree, state: PyTree, key: jax.Array) -> _Start:
+    def _start(self, params: PyTree, state: PyTree, key: jax.Array) -> RoundStart:
         family, carried = self._family, round_state(state)
         weights_key, round_key = key, key
         if family.participation is not None:
             weights_key, round_key = jax.random.split(key)
-        opt_states = carried.local_opt_states
+        opt_states, residuals = carried.local_opt_states, carried.residuals
+        if residuals is None:
+            residuals = self._no_residuals(params)
         if family.local_state_persists and opt_states is None:
             opt_states = self._new_local_opt_states(params)
-        return _Start(
+        return RoundStart(
             carried.model_state,
             round_key,
             family.worker_weights(weights_key),
             scaled_by(self.local_opt, carried.local_rate if family.steered else None),
             opt_states,
+            residuals,
         )
 
     def _end(
@@ -275,41 +280,30 @@ class LocalSGDTask(Task):
             weights if tells_weights or family.participation is not None else None,
             out.local_opt_states if family.local_state_persists else None,
             out.worker_squares,
+            residuals=out.residuals,
         )
         if all(part is None for part in new_state[1:]):
             new_state = new_state.model_state
         return (out.loss, new_state), out.delta
 
-    def _work(
-        self,
-        local_opt: optax.GradientTransformation,
-        params: PyTree,
-        model_state: PyTree,
-        key: jax.Array,
-        data: PyTree,
-        opt_states: PyTree,
-    ) -> WorkersOutput:
+    def _work(self, start: RoundStart, params: PyTree, data: PyTree) -> WorkersOutput:
         family = self._family
         return local_work(
-            self.inner, params, model_state, key, data, local_opt, family.num_workers,
-            family.num_local_steps, opt_states,
+            self.inner, params, start.model_state, start.key, data, start.local_opt,
+            family.num_workers, family.num_local_steps, start.local_opt_states,
         )  # fmt: skip
 
-    def _local_round(
-        self,
-        local_opt: optax.GradientTransformation,
-        params: PyTree,
-        model_state: PyTree,
-        key: jax.Array,
-        data: PyTree,
-        weights: jax.Array | None,
-        opt_states: PyTree,
+    def _merged(
+        self, start: RoundStart, work: WorkersOutput, weights: jax.Array | None
     ) -> RoundOutput:
         family = self._family
-        return local_round(
-            self.inner, params, model_state, key, data, local_opt, family.num_workers,
-            family.num_local_steps, weights, opt_states, family.worker_squares,
+        return merged(
+            work, weights, start.local_opt_states, family.worker_squares, family.compression,
+            start.residuals, not family.worker_deltas,
         )  # fmt: skip
+
+    def _local_round(self, start: RoundStart, params: PyTree, data: PyTree) -> RoundOutput:
+        return self._merged(start, self._work(start, params, data), start.weights)
 
 
 @gin.configurable(module="comm_lopt")
@@ -335,13 +329,16 @@ class LocalSGDTaskFamily(TaskFamily):
         to K, or a fraction of K between 0 and 1; None: all.
       worker_squares: also hand the mean over workers of their deltas' squares to the rule (LAggR
         needs it), as `worker_deltas` does.
+      compression: what a worker sends in place of its delta, such as `Int8()` or `TopK(0.01)`; the
+        rule sees what is received. None sends all of it.
       steered: whether local steps heed a rule that steers their learning rate (`Steering`). False
         leaves γ as it is given or drawn, for meta-training on many of them.
 
     Raises:
       ValueError: K or H below 1, a worker's part smaller than a batch, a range that is none above
         0, a rate beside an optax transformation, or more workers taking part than there are.
-      TypeError: `task_family` is no `TaskFamily`, or `local_opt` makes no optax transformation.
+      TypeError: `task_family` is no `TaskFamily`, `local_opt` makes no optax transformation, or
+        `compression` is none.
     """
 
     kind: ClassVar[str] = "LocalSGD"
@@ -360,6 +357,7 @@ class LocalSGDTaskFamily(TaskFamily):
         participation: float | None = None,
         worker_squares: bool = False,
         steered: bool = True,
+        compression: Compression | None = None,
     ):
         if not isinstance(task_family, TaskFamily):
             raise TypeError(
@@ -377,6 +375,7 @@ class LocalSGDTaskFamily(TaskFamily):
         self.worker_deltas = worker_deltas
         self.worker_squares = worker_squares
         self.steered = steered
+        self.compression = checked_compression(compression)
         self.partition = partition
         self.participation = checked_participation(participation, self.num_workers)
         self.datasets: Datasets | None = round_datasets(

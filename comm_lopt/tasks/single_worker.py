@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import optax
 
 from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput, local_round
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily
+from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, RoundStart
 from comm_lopt.tasks.union import UnionTask, by_step
 
 __all__ = ["SingleWorkerTaskFamily"]
@@ -30,22 +29,13 @@ class SingleWorkerTask(LocalSGDTask):
             "with num_workers=1 use LocalSGDTaskFamily, which is the same."
         )
 
-    def _local_round(
-        self,
-        local_opt: optax.GradientTransformation,
-        params: PyTree,
-        model_state: PyTree,
-        key: jax.Array,
-        data: PyTree,
-        weights: jax.Array | None,
-        opt_states: PyTree,
-    ) -> RoundOutput:
+    def _local_round(self, start: RoundStart, params: PyTree, data: PyTree) -> RoundOutput:
         family = self._family
-        union = UnionTask(self.inner, family.num_workers, weights)
+        union = UnionTask(self.inner, family.num_workers, start.weights)
         batches = jax.tree.map(lambda leaf: leaf[None], by_step(data))
         return local_round(
-            union, params, model_state, key, batches, local_opt, 1,
-            family.num_local_steps, None, opt_states, family.worker_squares,
+            union, params, start.model_state, start.key, batches, start.local_opt, 1,
+            family.num_local_steps, None, start.local_opt_states, family.worker_squares,
         )  # fmt: skip
 
 
@@ -59,3 +49,11 @@ class SingleWorkerTaskFamily(LocalSGDTaskFamily):
 
     kind = "SingleWorker"
     task_class = SingleWorkerTask
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.compression is not None:
+            raise ValueError(
+                f"compression={self.compression} is of the deltas of K workers, and one worker "
+                "in place of K sends none; leave it None, or take a method of K workers."
+            )

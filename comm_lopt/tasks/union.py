@@ -8,12 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.precision import widened
-from comm_lopt.tasks.local_round import (
-    RoundOutput,
-    WorkersOutput,
-    mean_over_workers,
-    weighted_mean,
-)
+from comm_lopt.tasks.averages import mean_over_workers, weighted_mean
+from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput
 from comm_lopt.upstream import Task
 
 __all__ = ["UnionTask", "by_step", "evaluate_round", "gradient_of_each", "union_gradient"]

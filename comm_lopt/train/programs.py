@@ -15,7 +15,8 @@ from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import start_run
 from comm_lopt.methods import Method
 from comm_lopt.round_state import RoundState, round_state
-from comm_lopt.tasks.local_round import WORKER_AXIS, WorkersAt, work_done
+from comm_lopt.tasks.exchange import WORKER_AXIS, parts_of
+from comm_lopt.tasks.local_round import WorkersAt, work_done
 from comm_lopt.train.late import Patience
 from comm_lopt.train.workers import WorkerDevices
 
@@ -187,20 +188,15 @@ class RoundPrograms:
         return jax.lax.with_sharding_constraint(delta, NamedSharding(self._workers.mesh, spec))
 
     def _spec(self, shape: tuple[int, ...], leading: int) -> PartitionSpec:
-        """Divides [..., *s] along the longest axis of s that the devices divide, if any."""
-        axes = [
-            axis for axis, size in enumerate(shape) if size and size % self._workers.mesh.size == 0
-        ]
-        if not axes:
-            return PartitionSpec()
-        longest = max(axes, key=lambda axis: shape[axis])
-        return PartitionSpec(*[None] * (leading + longest), WORKER_AXIS)
+        """See `parts_of`."""
+        return parts_of(shape, leading, self._workers.mesh.size)
 
     def _shardings(self, carry: PyTree) -> PyTree:
         """How a run lies on the devices between rounds.
 
-        Local optimizer states are where their workers are. The rule's state is copied, and where
-        steps are computed in parts, divided as these are. All else is copied.
+        Local optimizer states and residuals are where their workers are, and the residual of the
+        mean in parts, as it is computed. The rule's state is copied, and where steps are computed
+        in parts, divided as these are. All else is copied.
         """
         mesh = self._workers.mesh
         params = {
@@ -212,8 +208,10 @@ class RoundPrograms:
 
         def one(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
             name = jax.tree_util.keystr(path)
-            if ".local_opt_states" in name:
+            if ".local_opt_states" in name or ".residuals.workers" in name:
                 return NamedSharding(mesh, PartitionSpec(WORKER_AXIS))
+            if ".residuals.mean" in name:
+                return NamedSharding(mesh, self._spec(leaf.shape[1:], 1))
             if ".transform_state" in name and self._family.worker_deltas:
                 for param, shape in params.items():
                     leading = leaf.ndim - len(shape)

@@ -26,7 +26,7 @@ from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.local_rate import local_rate_of
 from comm_lopt.round_state import RoundState, between_rounds
-from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.tasks.averages import mean_of_squares
 from comm_lopt.upstream import LearnedOptimizer, Optimizer
 
 # Optax's Adam fails under strict promotion.

@@ -30,7 +30,7 @@ from small_tasks import assert_trees_close, assert_trees_equal
 
 from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.registry import optimizer_entry
-from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.tasks.averages import mean_of_squares
 
 # Optax's Adam fails under strict promotion.
 pytestmark = pytest.mark.usefixtures("ordinary_promotion")

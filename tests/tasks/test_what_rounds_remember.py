@@ -20,10 +20,11 @@ from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.rules import averaging
 from comm_lopt.round_state import RoundState, between_rounds
+from comm_lopt.tasks.averages import mean_of_squares, weighted_mean
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
 from comm_lopt.tasks.local_optimizers import local_sgd
-from comm_lopt.tasks.local_round import local_round, mean_of_squares, weighted_mean
+from comm_lopt.tasks.local_round import local_round
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 from comm_lopt.tasks.single_worker import SingleWorkerTaskFamily
 from comm_lopt.upstream import single_task_to_family

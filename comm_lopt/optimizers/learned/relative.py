@@ -22,7 +22,7 @@ from comm_lopt.optimizers.learned.step_size import (
     StepSize,
     TensorStatistics,
 )
-from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.tasks.averages import mean_of_squares
 
 __all__ = ["LAggR", "LOptR"]
 

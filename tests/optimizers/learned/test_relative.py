@@ -18,7 +18,7 @@ from comm_lopt.optimizers.learned.step_size import (
     LearnedAlpha,
     MomentumAlpha,
 )
-from comm_lopt.tasks.local_round import mean_of_squares
+from comm_lopt.tasks.averages import mean_of_squares
 
 K, ROUNDS = 3, 4
 SHAPES = {"r0": (), "r1": (5,), "r2": (3, 4), "r3": (2, 4, 3), "r4": (2, 3, 2, 2)}
