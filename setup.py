@@ -18,6 +18,7 @@ TEST = [
     "mypy>=1.11",
     "uv>=0.8",  # resolves the pinned files and the lowest versions, and builds the wheel
 ]
+HUB = ["huggingface_hub>=1.0"]  # publishes and reads thetas on the Hugging Face hub
 FUZZ = ["atheris>=2.3"]  # guided by coverage; `make test-reliability` uses it
 DOCS = [
     "zensical>=0.0.70",  # what the makers of mkdocs-material, which ends in 2027, go on with
@@ -63,7 +64,7 @@ setup(
         "tqdm>=4.67",
         "typing_extensions>=4.12",  # upstream imports it
     ],
-    extras_require={"tfds": TFDS, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
+    extras_require={"tfds": TFDS, "hub": HUB, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
