@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,17 +14,18 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["ProcessError", "joined", "require_agreement", "require_same_weights"]
+from comm_lopt.train.late import shared_board
+from comm_lopt.train.meeting import ProcessError, meet
+
+__all__ = ["ProcessError", "joined", "require_agreement", "require_same_weights", "together"]
 
 PyTree = Any
 
 _HEARTBEAT_SECONDS = 20
-_JOIN_SECONDS = 60
+_JOIN_SECONDS = 50
+_POLL_SECONDS = 0.05
 _SHOWN = 500
-
-
-class ProcessError(RuntimeError):
-    """Processes of one run that do not find each other, or are of different runs."""
+_blocks = itertools.count()
 
 
 @contextlib.contextmanager
@@ -30,6 +33,7 @@ def joined(
     coordinator_address: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
+    join_seconds: int = _JOIN_SECONDS,
 ) -> Iterator[None]:
     """In this block the process is one of several, as `jax.distributed.initialize` makes it.
 
@@ -40,12 +44,14 @@ def joined(
       coordinator_address: host and port of process 0.
       num_processes: how many there are.
       process_id: which one this is, from 0 on.
+      join_seconds: how long it waits for the others.
 
     Raises:
-      ValueError: some of the three are given and not all, or a number is out of range.
-      ProcessError: the others were not there within a minute.
+      ValueError: some of the three are given and not all, a number is out of range, or an address
+        is none.
+      ProcessError: the others were not there in time, or the port is taken.
     """
-    given = {
+    given: dict[str, Any] = {
         "coordinator_address": coordinator_address,
         "num_processes": num_processes,
         "process_id": process_id,
@@ -65,18 +71,20 @@ def joined(
     if missing and not _on_a_cluster():
         yield
         return
+    address, number_of, number = _of_a_cluster(join_seconds) if missing else tuple(given.values())
+    meet(address, number_of, number, join_seconds)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
-            **given,  # type: ignore[arg-type]
-            initialization_timeout=_JOIN_SECONDS,
+            **given,
+            initialization_timeout=join_seconds,
             heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
         )
     except RuntimeError as error:
         who = "" if process_id is None else f"process {process_id} of {num_processes}: "
         raise ProcessError(
-            f"{who}the others did not meet at {coordinator_address} within {_JOIN_SECONDS} s "
+            f"{who}the others did not meet at {coordinator_address} within {join_seconds} s "
             f"({str(error).splitlines()[0]:.300}); start all of them, with the same address, on a "
             "port that is free and that each machine can reach."
         ) from error
@@ -90,6 +98,47 @@ def joined(
             jax.distributed.shutdown()
         raise
     jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """A block in which a process can fail alone; all processes call it, and all fail if one does.
+
+    Without it the others would wait for that one in their next exchange.
+
+    Raises:
+      ProcessError: in those where the block went well; names the others, with their errors.
+    """
+    board, block = shared_board(), next(_blocks)
+    if board is None:
+        yield
+        return
+    here = jax.process_index()
+
+    def name(process: int) -> str:
+        return f"comm_lopt/together/{block}/{process}"
+
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    told = "" if own is None else f"{type(own).__name__}: {own}"[: 4 * _SHOWN]
+    board.post(name(here), json.dumps(told))
+    failed = {}
+    for process in range(jax.process_count()):
+        while (text := board.read(name(process))) is None:
+            time.sleep(_POLL_SECONDS)
+        if json.loads(text):
+            failed[process] = json.loads(text)
+    if not failed:
+        return
+    # In order, since all are there: afterwards each can end by itself.
+    jax.distributed.shutdown()
+    if own is not None:
+        raise own
+    lines = "".join(f"\n  process {process}: {error}" for process, error in failed.items())
+    raise ProcessError(f"process {here} ends because another failed; mend that one:{lines}")
 
 
 def require_agreement(told: Mapping[str, Any]) -> None:
@@ -153,6 +202,14 @@ def _gathered(array: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return array[None]
     return np.asarray(multihost_utils.process_allgather(array))
+
+
+def _of_a_cluster(seconds: int) -> tuple[Any, Any, Any]:
+    """Coordinator's address, number of processes and this one's, as JAX finds them out."""
+    from jax._src.clusters import ClusterEnv
+
+    found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, seconds)
+    return found[:3]
 
 
 def _on_a_cluster() -> bool:

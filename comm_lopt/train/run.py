@@ -35,6 +35,7 @@ from comm_lopt.train.processes import (
     ProcessError,
     require_agreement,
     require_same_weights,
+    together,
 )
 from comm_lopt.train.programs import RoundPrograms
 from comm_lopt.train.workers import WorkerDevices
@@ -144,10 +145,13 @@ def train(
         stack.enter_context(data_as_arguments())
         data = problem.rounds().reseeded(seed).of_workers(workers.own)
         stack.callback(data.close)
-        files = RunFolder(folder, resume, keep_checkpoints, stack)
+        with together():
+            files = RunFolder(folder, resume, keep_checkpoints, stack)
         run = _Run(problem, programs, workers, data, told, seed)
         here = run.on_host()
-        run.restore(files.restored(here, told), here)
+        with together():
+            saved = files.restored(here, told)
+        run.restore(saved, here)
         require_same_weights(programs.params(run.carry)[0], "at the start")
         log = files.log(run.done, problem, _MEASURES, progress, stack)
         return run.go_on(
