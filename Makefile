@@ -75,7 +75,7 @@ docs: $(VENV)/.dev
 
 requirements: $(VENV)/.dev
 	$(LOCK) $(UPGRADE) --output-file requirements.txt
-	$(LOCK) --constraint requirements.txt --extra test --extra docs --output-file requirements/dev.txt
+	$(LOCK) --constraint requirements.txt --extra test --extra docs --extra hub --extra report --output-file requirements/dev.txt
 	$(LOCK) --constraint requirements/dev.txt --extra test --extra tfds --output-file requirements/tfds.txt
 	$(LOCK) --constraint requirements/dev.txt --extra fuzz --output-file requirements/fuzz.txt
 

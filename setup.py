@@ -21,6 +21,7 @@ TEST = [
 # Vega-Lite draws SVG, which a style sheet makes dark and which prints sharply, in 0.9 MB a page;
 # Plotly takes 4.7 MB, and Bokeh paints on a canvas. This one brings its scripts without a network.
 REPORT = ["vl-convert-python>=1.9"]
+HUB = ["huggingface_hub>=1.0"]  # publishes and reads thetas on the Hugging Face hub
 FUZZ = ["atheris>=2.3"]  # guided by coverage; `make test-reliability` uses it
 DOCS = [
     "zensical>=0.0.70",  # what the makers of mkdocs-material, which ends in 2027, go on with
@@ -67,7 +68,14 @@ setup(
         "tqdm>=4.67",
         "typing_extensions>=4.12",  # upstream imports it
     ],
-    extras_require={"tfds": TFDS, "report": REPORT, "test": TEST, "fuzz": FUZZ, "docs": DOCS},
+    extras_require={
+        "tfds": TFDS,
+        "report": REPORT,
+        "hub": HUB,
+        "test": TEST,
+        "fuzz": FUZZ,
+        "docs": DOCS,
+    },
     entry_points={"console_scripts": ["comm-lopt=comm_lopt.cli:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -34,6 +34,7 @@ __all__ = [
     "load_theta",
     "save_theta",
     "theta_file",
+    "theta_header",
 ]
 
 PyTree = Any
@@ -125,9 +126,22 @@ def theta_file(path: str | os.PathLike[str]) -> dict[str, str]:
       FileNotFoundError: no theta there.
       ThetaError: a file that is too large for one.
     """
-    path = _file_at(path).resolve()
+    # Not the target of a link: what lies beside it, such as its card, belongs to the link.
+    path = _file_at(path).absolute()
     _check_size(path)
     return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def theta_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a theta's header says: "class", "hparams", "trained_on", "versions", "licence".
+
+    Raises:
+      FileNotFoundError: no theta there.
+      ThetaError: the file is not one, or is of another format.
+    """
+    path = _file_at(path)
+    with damage_as(ThetaError, f"{path} is not a theta of comm_lopt", "pass another file."):
+        return _read(path)[0]
 
 
 def load_theta(

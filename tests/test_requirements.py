@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXTRAS = {
     "requirements.txt": (),
-    "requirements/dev.txt": ("test", "docs"),
+    "requirements/dev.txt": ("test", "docs", "hub"),
     "requirements/tfds.txt": ("test", "tfds"),
     "requirements/fuzz.txt": ("fuzz",),
 }

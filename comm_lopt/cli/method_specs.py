@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ def method_of_spec(spec: str) -> Method:
 
 
 def method_of_theta(spec: str) -> Method:
-    """A learned method: "DIR", "LABEL=DIR:local_learning_rate=0.3", or a name that ships for DIR.
+    """A learned method: "DIR", "LABEL=DIR:local_learning_rate=0.3". For DIR also
+    whatever else `load` takes.
 
     What theta's card recommends, or its header says of its training, is used where nothing is
     given.
@@ -47,7 +49,7 @@ def method_of_theta(spec: str) -> Method:
       ValueError: no such hyperparameter or name.
     """
     label, path = _labelled(spec)
-    trailing = None if path.exists() else _TRAILING.search(spec)
+    trailing = None if os.path.exists(path) else _TRAILING.search(spec)
     if trailing:
         label, path = _labelled(spec[: trailing.start()])
     hparams = _hparams(trailing[1]) if trailing else {}
@@ -88,7 +90,8 @@ def method_of_sweep(spec: str, problem: Problem, seeds: Sequence[int]) -> Method
       ValueError: another problem, seeds that the sweep saw, another theta than it had, or a file
         that is no sweep's.
     """
-    label, path = _labelled(spec)
+    label, folder = _labelled(spec)
+    path = pathlib.Path(folder)
     file = path / SWEEP_FILE
     if not file.exists():
         raise FileNotFoundError(f"no {SWEEP_FILE} in {path}; pass the --out_dir of a sweep.")
@@ -153,13 +156,13 @@ def _trained_rate(rates: Sequence[Any]) -> tuple[Any, str]:
     return rates[0], _HEADER
 
 
-def _labelled(text: str) -> tuple[str | None, pathlib.Path]:
-    """(label or None, path); what is there as it is written is no label."""
-    path = pathlib.Path(text).expanduser()
+def _labelled(text: str) -> tuple[str | None, str]:
+    """(label or None, path or name); what is there as it is written is no label."""
+    path = os.path.expanduser(text)
     label, equals, rest = text.partition("=")
-    if not equals or "/" in label or path.exists():
+    if not equals or "/" in label or os.path.exists(path):
         return None, path
-    return label, pathlib.Path(rest).expanduser()
+    return label, os.path.expanduser(rest)
 
 
 def _hparams(text: str) -> dict[str, Any]:

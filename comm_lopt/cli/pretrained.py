@@ -1,4 +1,4 @@
-"""The command `comm-lopt pretrained`: lists the thetas that ship, shows a card, copies one."""
+"""The command `comm-lopt pretrained`: lists thetas, shows a card, copies or publishes one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,31 @@ from typing import Any
 from comm_lopt.cli.flags import add_parser
 from comm_lopt.meta_test.results import claim_out_dir
 from comm_lopt.pretrained.card import read_card
-from comm_lopt.pretrained.folders import CARD_FILE, CONFIG_FILE, README_FILE, shipped
+from comm_lopt.pretrained.folders import (
+    CARD_FILE,
+    CONFIG_FILE,
+    HUB_CONFIG_FILE,
+    README_FILE,
+    shipped,
+)
+from comm_lopt.pretrained.hub import push
 from comm_lopt.pretrained.loading import load
 from comm_lopt.pretrained.model_card import body
 from comm_lopt.theta import FILE_NAME
 
 __all__ = ["add_pretrained"]
 
-_FILES = (FILE_NAME, CARD_FILE, CONFIG_FILE, README_FILE)
+_FILES = (FILE_NAME, CARD_FILE, CONFIG_FILE, README_FILE, HUB_CONFIG_FILE)
 
 
 def add_pretrained(commands: Any) -> None:
     """Adds the command and its flags."""
     parser = add_parser(
-        commands, "pretrained", _pretrained, "list the thetas that ship, show a card, or copy one"
+        commands, "pretrained", _pretrained, "list thetas, show a card, copy or publish one"
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="show its card; or a folder")
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="show its card; or a folder, or hf://OWNER/NAME"
+    )
     parser.add_argument(
         "--out_dir",
         type=os.path.expanduser,
@@ -34,23 +43,36 @@ def add_pretrained(commands: Any) -> None:
         metavar="DIR",
         help="copy it here, with its card, in place of showing it",
     )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="publish it in this repository of the Hugging Face hub, in place of showing it",
+    )
+    parser.add_argument(
+        "--private", action="store_true", help="make the repository one that others cannot see"
+    )
 
 
 def _pretrained(arguments: argparse.Namespace) -> None:
     copies = "out_dir" in arguments
     if arguments.name is None:
-        if copies:
-            raise ValueError("--out_dir is for one theta; give its name as well.")
+        if copies or arguments.push:
+            raise ValueError("--out_dir and --push are for one theta; give its name as well.")
         _list()
         return
+    if arguments.push:
+        if copies:
+            raise ValueError("--out_dir and --push are two things; do one after the other.")
+        print(f"published as {push(arguments.name, arguments.push, arguments.private)}")
+        return
     found = load(arguments.name)
+    if copies:
+        _copy(pathlib.Path(found.file["path"]), arguments.out_dir)
+        print(f"{found.name} is in {arguments.out_dir}")
+        return
     if found.card is None:
         raise ValueError(f"{found.file['path']} has no card; `comm-lopt pretrained` lists some.")
-    if copies:
-        _copy(pathlib.Path(found.file["path"]).parent, arguments.out_dir)
-        print(f"{found.name} is in {arguments.out_dir}")
-    else:
-        print(body(found.card), end="")
+    print(body(found.card), end="")
 
 
 def _list() -> None:
@@ -65,9 +87,12 @@ def _list() -> None:
     print("\nand any folder or file of your own, wherever a theta is given.")
 
 
-def _copy(folder: pathlib.Path, out_dir: str) -> None:
-    for name in _FILES:
+def _copy(theta: pathlib.Path, out_dir: str) -> None:
+    """Copies a theta, and where it has the name that they have in folders what belongs to it."""
+    beside = {name: theta.with_name(name) for name in _FILES if theta.name == FILE_NAME}
+    files = {FILE_NAME: theta, **beside}
+    for name in files:
         claim_out_dir(out_dir, name)
-    for name in _FILES:
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, pathlib.Path(out_dir) / name)
+    for name, path in files.items():
+        if path.exists():
+            shutil.copyfile(path, pathlib.Path(out_dir) / name)

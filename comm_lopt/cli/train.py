@@ -13,6 +13,7 @@ from comm_lopt.cli.flags import add_config_flags, add_parser, load_config_of
 from comm_lopt.cli.method_specs import method_of_spec, method_of_sweep, method_of_theta
 from comm_lopt.cli.several_processes import add_process_flags, joined_as_told
 from comm_lopt.methods import Method
+from comm_lopt.processes import together
 from comm_lopt.train import Link, TrainSummary, train
 
 __all__ = ["add_train"]
@@ -69,9 +70,10 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | None) -> None:
     """What each process does."""
-    load_config_of(arguments)
-    problem = meta_test.meta_test_problem()
-    method = _method(arguments, problem)
+    with together():
+        load_config_of(arguments)
+        problem = meta_test.meta_test_problem()
+        method = _method(arguments, problem)
     first = jax.process_index() == 0
     if first:
         print(

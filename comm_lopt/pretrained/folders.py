@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import pathlib
 
-__all__ = ["CARD_FILE", "CONFIG_FILE", "README_FILE", "path_of", "shipped"]
+__all__ = [
+    "CARD_FILE",
+    "CONFIG_FILE",
+    "HUB_CONFIG_FILE",
+    "HUB_SCHEME",
+    "README_FILE",
+    "path_of",
+    "shipped",
+]
 
 CARD_FILE, CONFIG_FILE, README_FILE = "card.json", "config.gin", "README.md"
+HUB_CONFIG_FILE, HUB_SCHEME = "config.json", "hf://"
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 

@@ -12,7 +12,7 @@ import optax
 
 from comm_lopt.checks import did_you_mean
 from comm_lopt.pretrained.card import Card, read_card
-from comm_lopt.pretrained.folders import CARD_FILE, path_of, shipped
+from comm_lopt.pretrained.folders import CARD_FILE, HUB_SCHEME, path_of, shipped
 from comm_lopt.theta import FILE_NAME, ThetaError, load_theta, theta_file
 from comm_lopt.upstream import LearnedOptimizer
 
@@ -64,7 +64,8 @@ def load(name_or_path: str | os.PathLike[str]) -> Pretrained:
 
     Args:
       name_or_path: name of one that ships (see `comm-lopt pretrained`), or a folder or file with a
-        theta. What is there as a path is no name.
+        theta. What is there as a path is no name. "hf://OWNER/NAME" or
+        "hf://OWNER/NAME@REVISION" is one of the Hugging Face hub, which is downloaded.
 
     Returns:
       The optimizer, theta and card.
@@ -73,7 +74,15 @@ def load(name_or_path: str | os.PathLike[str]) -> Pretrained:
       ValueError: a name that does not ship.
       FileNotFoundError: a path where there is no theta.
       ThetaError: theta or card cannot be used, or theta is not the one that the card is of.
+      ImportError: one of the hub, and huggingface_hub is not installed.
+      ConnectionError: one of the hub, which does not answer.
     """
+    if isinstance(name_or_path, str) and name_or_path.startswith(HUB_SCHEME):
+        from comm_lopt.pretrained.hub import pulled
+
+        found = load(pulled(name_or_path))
+        repository = name_or_path.partition("@")[0].rpartition("/")[2]
+        return found if found.card else dataclasses.replace(found, name=repository)
     path = path_of(name_or_path)
     if not path.exists() and path.name == os.fspath(name_or_path):
         raise ValueError(_unknown(path.name))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.pretrained.card import Card, TestedTask
 from comm_lopt.report import markdown_rows
 
-__all__ = ["body", "readme"]
+__all__ = ["body", "readme", "readme_without_card"]
 
 _FRONT_MATTER = """\
 ---
@@ -48,28 +49,59 @@ updates, state = outer.update(delta, state, params, worker_deltas=deltas)  # [K,
 _ON_COMMAND_LINE = """\
 ```
 comm-lopt meta-test --config_file tasks/digits_mlp.gin --theta {name} \\
-    --optimizer LocalSGD --out_dir runs/{name}
+    --optimizer LocalSGD --out_dir runs/{folder}
 ```"""
 
 
-def readme(card: Card) -> str:
-    """README.md of a card, with the front matter that the hub reads."""
-    return _FRONT_MATTER.format(licence=card.licence.lower(), rule=card.rule) + body(card)
+def readme(card: Card, loaded_as: str | None = None) -> str:
+    """README.md of a card, with the front matter that the hub reads.
+
+    Args:
+      card: what is known of a theta.
+      loaded_as: what to give to `comm_lopt.load`, if not the card's name.
+    """
+    front = _FRONT_MATTER.format(licence=card.licence.lower(), rule=card.rule)
+    return front + body(card, loaded_as)
 
 
-def body(card: Card) -> str:
-    """The card as Markdown."""
-    entry = OPTIMIZERS.get(card.rule)
+def readme_without_card(header: Mapping[str, Any], sha256: str, loaded_as: str) -> str:
+    """README.md of a theta of which no more is known than what its header says.
+
+    Args:
+      header: of theta.
+      sha256: of its bytes.
+      loaded_as: what to give to `comm_lopt.load`.
+    """
+    rule, licence = header["class"], header["licence"]
+    parts = [
+        f"# {loaded_as.rpartition('/')[2]}",
+        f"A learned optimizer for the global step of local SGD: {rule} of comm_lopt. Licence: "
+        f"{licence}. SHA-256 of theta.safetensors: {sha256}.",
+        "## Use",
+        _use(rule, loaded_as, 0.1),
+        "How it was meta-trained is in config.json, as `trained_on`. It was not tested yet.",
+    ]
+    front = _FRONT_MATTER.format(licence=licence.lower(), rule=rule)
+    return front + "\n\n".join(parts) + "\n"
+
+
+def _use(rule: str, name: str, rate: float) -> str:
+    entry = OPTIMIZERS.get(rule)
     sees_deltas = entry is not None and entry.sends == "worker_deltas"
-    use = _USE_OF_DELTAS if sees_deltas else _USE
+    return (_USE_OF_DELTAS if sees_deltas else _USE).format(name=name, rate=rate)
+
+
+def body(card: Card, loaded_as: str | None = None) -> str:
+    """The card as Markdown."""
+    name = loaded_as or card.name
     parts = [
         f"# {card.name}",
         f"A learned optimizer for the global step of local SGD: {card.rule} of comm_lopt, with "
         f"{card.num_weights:,} meta-trained weights. Licence: {card.licence}. SHA-256 of "
         f"theta.safetensors: {card.sha256}.",
         "## Use",
-        use.format(name=card.name, rate=card.recommended.local_learning_rate),
-        _ON_COMMAND_LINE.format(name=card.name),
+        _use(card.rule, name, card.recommended.local_learning_rate),
+        _ON_COMMAND_LINE.format(name=name, folder=card.name),
         _listed(_recommended(card)),
         "## Meta-training",
         _listed(_training(card)),

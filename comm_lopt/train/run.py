@@ -26,10 +26,16 @@ from comm_lopt.meta_test.runs import bytes_per_round, final_window
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.methods import Method
-from comm_lopt.processes import exchanging, require_agreement, require_same_weights
+from comm_lopt.processes import (
+    exchanging,
+    require_agreement,
+    require_same_weights,
+    shared_board,
+    together,
+)
 from comm_lopt.round_state import model_state_of
 from comm_lopt.train.folder import RunFolder
-from comm_lopt.train.late import Patience, shared_board
+from comm_lopt.train.late import Patience
 from comm_lopt.train.link import Link
 from comm_lopt.train.log import TrainLog
 from comm_lopt.train.programs import RoundPrograms
@@ -140,10 +146,13 @@ def train(
         stack.enter_context(data_as_arguments())
         data = problem.rounds().reseeded(seed).of_workers(workers.own)
         stack.callback(data.close)
-        files = RunFolder(folder, resume, keep_checkpoints, stack)
+        with together():
+            files = RunFolder(folder, resume, keep_checkpoints, stack)
         run = _Run(problem, programs, workers, data, told, seed)
         here = run.on_host()
-        run.restore(files.restored(here, told), here)
+        with together():
+            saved = files.restored(here, told)
+        run.restore(saved, here)
         require_same_weights(programs.params(run.carry)[0], "at the start")
         log = files.log(run.done, problem, _MEASURES, progress, stack)
         return run.go_on(

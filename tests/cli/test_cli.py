@@ -109,7 +109,7 @@ def test_meta_train_sweep_and_meta_test_one_after_another(tmp_path, monkeypatch,
     first = [float(row["train_loss"]) for row in rows if row["round"] == "1"][:2]
     assert sum(first) / 2 == pytest.approx(methods["LOptA"]["train_loss"][0])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        ".lock", "results.json", "curves.csv", "loss.png", "table.md",
+        ".lock", "results.json", "curves.csv", "loss.png", "table.md", "page.html",
     }  # fmt: skip
 
     refused = ["meta-test", *TASK, *SMALL, "--tuned", "slowmo", "--out_dir", "other"]

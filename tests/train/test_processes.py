@@ -4,13 +4,15 @@ import csv
 import io
 import os
 import pathlib
+import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from comm_lopt.cli.launch import launch
+from comm_lopt.cli.launch import free_port, launch
 from comm_lopt.train import ProcessError, joined
 from comm_lopt.train.programs import Collective, collectives_in
 
@@ -71,38 +73,74 @@ def test_two_processes_have_the_losses_of_the_simulation_and_one_goes_on_from_th
     np.testing.assert_allclose(losses(tmp_path), simulated, rtol=1e-5)
 
 
-def test_processes_of_different_runs_say_what_differs(gin_file, tmp_path):
+@pytest.mark.slow
+def test_four_processes_have_the_losses_of_the_simulation_and_fail_together(
+    gin_file, simulated, tmp_path
+):
+    """Two workers each. What process 0 alone finds, here an earlier run, ends all."""
+    shorter = command(gin_file, tmp_path, "--gin_bindings", "num_rounds = 4")
+    launch(shorter, 4, io.StringIO(), io.StringIO())
+    np.testing.assert_allclose(losses(tmp_path), simulated[:4], rtol=1e-5)
+    err = io.StringIO()
+    with pytest.raises(ProcessError, match="process 0 of 4 ended with exit code 2"):
+        launch(shorter, 4, io.StringIO(), err)
+    for number in range(1, 4):
+        assert f"[{number}] comm-lopt train: process {number} ends because" in err.getvalue()
+    assert "process 0: FileExistsError: " in err.getvalue()
+
+
+def start(number, arguments, address, num_processes=2, **more):
+    """A process of a run, by itself."""
     program = "import sys; from comm_lopt.cli import main; sys.exit(main(sys.argv[1:]))"
-    free = subprocess.run(
-        [sys.executable, "-c", "from comm_lopt.cli.launch import free_port; print(free_port())"],
-        check=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    address = f"localhost:{int(free.stdout)}"
-    started = [
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                program,
-                *command(gin_file, tmp_path, "--seed", str(number)),
-                "--coordinator_address",
-                address,
-                "--num_processes",
-                "2",
-                "--process_id",
-                str(number),
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        for number in range(2)
-    ]
+    flags = {
+        "--coordinator_address": address,
+        "--num_processes": str(num_processes),
+        "--process_id": str(number),
+    }
+    joining = [text for flag in flags.items() for text in flag]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, *joining],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def ended(started):
+    """(exit code, what it told) of processes."""
     told = [process.communicate(timeout=120)[1] for process in started]
-    assert [process.returncode for process in started] == [7, 7]
-    for text in told:
+    return list(zip((process.returncode for process in started), told, strict=True))
+
+
+def test_processes_of_different_runs_say_what_differs(gin_file, tmp_path):
+    address = f"localhost:{free_port()}"
+    arguments = [command(gin_file, tmp_path, "--seed", str(number)) for number in range(2)]
+    for code, text in ended([start(number, arguments[number], address) for number in range(2)]):
+        assert code == 7
         assert "processes 0 and 1 are not of one run" in text
         assert "seed: 0 in process 0, 1 in process 1" in text
+
+
+def test_what_one_process_cannot_read_ends_all_with_its_error(gin_file, tmp_path):
+    """A data set that process 0 has and process 1 lacks: otherwise 0 would wait for 1."""
+    images = np.zeros((100, 8, 8), np.uint8)
+    np.savez(tmp_path / "data.npz", image=images, label=np.arange(100) % 10)
+    data = tmp_path / "data.gin"
+    data.write_text(
+        f"include '{gin_file}'\ndigits_mlp.datasets = @npz_datasets()\n"
+        "npz_datasets.path = 'data.npz'\nnpz_datasets.batch_size = 4\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "empty").mkdir()
+    address, arguments = f"localhost:{free_port()}", command(data, tmp_path / "run")
+    folders = [tmp_path, tmp_path / "empty"]
+    begin = time.monotonic()
+    one, other = ended([start(n, arguments, address, cwd=folders[n]) for n in range(2)])
+    assert time.monotonic() - begin < 60
+    assert one[0] == 7
+    assert re.search(r"another failed; .*\n  process 1: FileNotFoundError: .*data\.npz", one[1])
+    assert other[0] == 2 and "there is no file" in other[1]
 
 
 def test_a_process_that_fails_is_named(gin_file, tmp_path):
@@ -124,6 +162,12 @@ assert jax.device_count() == 8
 comm_lopt.load_config([sys.argv[1]])
 problem = meta_test_problem()
 workers = WorkerDevices(8)
+try:
+    WorkerDevices(12)
+except ValueError as error:
+    assert "num_workers=12 cannot be divided among 8 devices (1 processes of 8)" in str(error)
+else:
+    raise AssertionError("12 workers on 8 devices")
 weights = 64 * 8 + 8 + 8 * 10 + 10
 rule = comm_lopt.LAggA(num_workers=8)
 theta = rule.init(jax.random.PRNGKey(0))

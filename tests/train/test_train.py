@@ -112,6 +112,7 @@ def test_a_run_can_be_made_longer_and_no_other_run(family, tmp_path, ordinary_pr
         "seed: 0 there, 1 here": (problem_of(family, 6), method, 1),
         "method: ": (problem_of(family, 6), METHODS["DiLoCo"](), 0),
         "num_local_steps: 2 there, 3 here": (Problem(family, 4, 3, 6), method, 0),
+        "num_workers: 4 there, 8 here": (Problem(family, 8, 2, 6), method, 0),
     }
     for told, (problem, other, seed) in others.items():
         with pytest.raises(ResumeError, match=told):
@@ -129,6 +130,12 @@ def test_one_worker_in_place_of_many_is_refused(family, tmp_path):
     method = comm_lopt.hand_designed("SNOO")
     with pytest.raises(ValueError, match="trains with one worker and num_workers=4"):
         train(problem_of(family), method, tmp_path, progress=False)
+
+
+def test_a_theta_of_another_number_of_workers_is_refused(family, tmp_path):
+    with pytest.raises(ValueError, match=r"num_workers=4.*num_workers=\s*8.*meta-train another"):
+        train(Problem(family, 8, 2, 12), METHODS["LAggA"](), tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_process_reads_the_batches_of_its_own_workers():

@@ -1,4 +1,4 @@
-"""The processes of a run of several: how they find each other, agree, and tell what each has."""
+"""What the processes of a run tell each other: exchanges, and that they are of one run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from comm_lopt.processes.meeting import ProcessError
+
 __all__ = [
-    "ProcessError",
     "exchanging",
     "from_first",
     "gathered",
     "gathered_in_first",
     "gathered_json",
-    "joined",
     "require_agreement",
     "require_same_weights",
     "wait_for_all",
@@ -29,83 +29,10 @@ __all__ = [
 
 PyTree = Any
 
-_HEARTBEAT_SECONDS = 20
-_JOIN_SECONDS = 60
 _SHOWN = 500
 _STATUS = re.compile(r"[A-Z_]+: ")
 # Of what each process tells the others, on the device at a time.
 _PART = 1 << 26
-
-
-class ProcessError(RuntimeError):
-    """Processes of one run that do not find each other, or are of different runs."""
-
-
-@contextlib.contextmanager
-def joined(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-) -> Iterator[None]:
-    """In this block the process is one of several, as `jax.distributed.initialize` makes it.
-
-    With no argument it is alone, unless JAX detects a cluster (SLURM, Open MPI, Kubernetes). A
-    process that dies ends the others within 20 seconds.
-
-    Args:
-      coordinator_address: host and port of process 0.
-      num_processes: how many there are.
-      process_id: which one this is, from 0 on.
-
-    Raises:
-      ValueError: some of the three are given and not all, or a number is out of range.
-      ProcessError: the others were not there within a minute.
-    """
-    given = {
-        "coordinator_address": coordinator_address,
-        "num_processes": num_processes,
-        "process_id": process_id,
-    }
-    missing = [name for name, value in given.items() if value is None]
-    if 0 < len(missing) < len(given):
-        raise ValueError(
-            f"--{', --'.join(missing)} missing beside --"
-            f"{', --'.join(name for name in given if name not in missing)}; pass all three, or "
-            "none on a cluster that JAX detects."
-        )
-    if process_id is not None and not 0 <= process_id < (num_processes or 0):
-        raise ValueError(
-            f"process_id={process_id} is none of num_processes={num_processes}; processes are "
-            "numbered from 0 on."
-        )
-    if missing and not _on_a_cluster():
-        yield
-        return
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    try:
-        jax.distributed.initialize(
-            **given,  # type: ignore[arg-type]
-            initialization_timeout=_JOIN_SECONDS,
-            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=_HEARTBEAT_SECONDS,
-        )
-    except RuntimeError as error:
-        who = "" if process_id is None else f"process {process_id} of {num_processes}: "
-        raise ProcessError(
-            f"{who}the others did not meet at {coordinator_address} within {_JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0]:.300}); start all of them, with the same address, on a "
-            "port that is free and that each machine can reach."
-        ) from error
-    try:
-        yield
-    except Exception:
-        # To part in order takes all of them: one may be gone, or not know of this error.
-        raise
-    except BaseException:
-        with contextlib.suppress(Exception):
-            jax.distributed.shutdown()
-        raise
-    jax.distributed.shutdown()
 
 
 def require_agreement(told: Mapping[str, Any]) -> None:
@@ -251,13 +178,6 @@ def _gathered(array: np.ndarray) -> np.ndarray:
         return array[None]
     with exchanging("an exchange"):
         return np.asarray(multihost_utils.process_allgather(array))
-
-
-def _on_a_cluster() -> bool:
-    from jax._src.clusters import ClusterEnv
-
-    kinds = (kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method)
-    return any(kind.is_env_present() for kind in kinds)
 
 
 def _short(value: Any) -> str:
