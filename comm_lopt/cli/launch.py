@@ -19,6 +19,8 @@ from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_parser
 from comm_lopt.meta_train.errors import RunStopped
 from comm_lopt.processes import ProcessError
+from comm_lopt.train.link import Link
+from comm_lopt.train.shaping import in_limited_namespace, why_no_limit
 
 __all__ = ["add_launch", "free_port", "launch"]
 
@@ -39,6 +41,12 @@ def add_launch(commands: Any) -> None:
         help="keep each process on C cores of its own (default: all have all cores); Linux only",
     )
     parser.add_argument(
+        "--throttle_mbps",
+        type=float,
+        metavar="X",
+        help="limit what each process sends to 10⁶ bit/s times X, by tc where it may be used",
+    )
+    parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
         metavar="-- train|meta-train ...",
@@ -50,7 +58,30 @@ def _launch(arguments: argparse.Namespace) -> None:
     command = arguments.arguments[arguments.arguments[:1] == ["--"] :]
     if not command:
         raise ValueError("nothing to launch; write comm-lopt launch -n 2 -- train ...")
-    launch(command, arguments.num_processes, cores_per_process=arguments.cores_per_process)
+    cores = arguments.cores_per_process
+    if arguments.throttle_mbps is not None:
+        flags = ["-n", str(arguments.num_processes)]
+        flags += [] if cores is None else ["--cores_per_process", str(cores)]
+        link = Link(arguments.throttle_mbps)
+        command = _throttled(flags, command, arguments.num_processes, link)
+    launch(command, arguments.num_processes, cores_per_process=cores)
+
+
+def _throttled(flags: list[str], command: list[str], num_processes: int, link: Link) -> list[str]:
+    """Goes on as this command on a limited link, or else gives one that waits for as long."""
+    why = why_no_limit(link, num_processes)
+    if why is None:
+        again = [sys.executable, "-m", "comm_lopt", "launch", *flags, "--"]
+        limited = in_limited_namespace([*again, *command], link, num_processes)
+        print(f"each process sends at most {link.mbps:g} Mbit/s, by tc", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execvp(limited[0], limited)
+    print(
+        f"the link cannot be limited by tc ({why:.300}): each merge waits for as long instead",
+        file=sys.stderr,
+    )
+    return [*command, f"--throttle_mbps={link.mbps}"]
 
 
 def launch(
