@@ -93,8 +93,8 @@ def test_rounds_are_what_numpy_computes(num_rounds):
             change = (np.asarray([1, 0, 0]) + 10 * weights) @ cosines + 10 * b
             if last is not None:
                 change += 10 * y * np.clip(np.log(loss / last), -1, 1)
-            # T = 1000: a tenth of the pace downwards.
-            pace = 0.03 if change < 0 and num_rounds == 1000 else 0.3
+            # T = 1000: a nineteenth of the pace downwards.
+            pace = 0.3 / 19 if change < 0 and num_rounds == 1000 else 0.3
             falls += change < 0
             log_r += pace * np.clip(change, -2, 2)
             decayed = loss if np.isinf(highest) else 0.9 * highest
