@@ -18,8 +18,8 @@ PyTree = Any
 _TINY = 1e-30
 _PACE = 10.0
 _LARGEST_CHANGE_OF_LOSS = 1.0
-# In runs of up to so many rounds γ may fall at the pace η. On selection tasks a third of it was best
-# for 200 rounds, and a twentieth for 1,000.
+# In runs of up to so many rounds γ may fall at the pace η. On selection tasks a third of η was
+# best for 200 rounds, and a twentieth for 1,000.
 _ROUNDS_OF_PACE = 100.0
 _FEWER = 50.0
 
