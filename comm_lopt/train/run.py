@@ -13,7 +13,6 @@ from typing import Any
 import gin
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from comm_lopt.checks import require_at_least_one, require_range, require_seed
 from comm_lopt.compiler_options import optimization_level
@@ -28,10 +27,12 @@ from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.methods import Method
 from comm_lopt.processes import (
     exchanging,
+    from_first,
     require_agreement,
     require_same_weights,
     shared_board,
     together,
+    wait_for_all,
 )
 from comm_lopt.round_state import model_state_of
 from comm_lopt.train.folder import RunFolder
@@ -214,10 +215,9 @@ class _Run:
         """
         done = 0 if saved is None else saved[0]
         if jax.process_count() > 1:
-            done = int(multihost_utils.broadcast_one_to_all(np.int32(done)))
+            done = int(from_first(np.int32(done)))
             if done:
-                state = here if saved is None else saved[1]
-                saved = done, multihost_utils.broadcast_one_to_all(state)
+                saved = done, from_first(here if saved is None else saved[1])
         if done and saved is not None:
             self.carry = self._workers.placed_like(saved[1], self.carry)
         self.done = self._data.state = done
@@ -243,7 +243,7 @@ class _Run:
             batches = self._workers.sharded(examples)
             if number == first:
                 self._programs.compile(self.carry, batches)
-                multihost_utils.sync_global_devices("compiled")
+                wait_for_all()
             times = [time.perf_counter()]
             work, present = self._programs.work(self.carry, number, batches)
             times.append(time.perf_counter())
@@ -275,7 +275,7 @@ class _Run:
             if last or self.done % evaluate_every == 0:
                 evaluation = self._evaluated(log)
                 # Nobody is to be late because process 0 alone evaluates.
-                multihost_utils.sync_global_devices("evaluated")
+                wait_for_all()
             if last or report.stopping or self.done % checkpoint_every == 0:
                 self._save(files, log)
             if report.stopping and not last:
