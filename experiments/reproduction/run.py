@@ -13,7 +13,7 @@ import argparse
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 from tuned import collected, compared, figure, table, write_results
@@ -22,7 +22,7 @@ from comm_lopt.atomic import BusyError
 from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.meta_train import meta_train
 from comm_lopt.versions import versions
-from experiments import Experiment, experiment_names, read_experiment, read_recipes
+from experiments import Experiment, Recipe, experiment_names, read_experiment, read_recipes
 
 __all__ = ["main"]
 
@@ -45,19 +45,29 @@ def _all(out_dir: pathlib.Path, names: Sequence[str]) -> int:
     if jax.config.jax_compilation_cache_dir is None:
         # Problems that differ in a number alone have the same programs.
         jax.config.update("jax_compilation_cache_dir", str(out_dir / "programs"))
-    failed = [what for name in names for what in done(out_dir, read_experiment(name))]
+    experiments = [read_experiment(name) for name in names]
+    specs = dict.fromkeys(
+        spec for one in experiments for problem in one.problems for spec in problem.thetas
+    )
+    methods = with_thetas(out_dir / "thetas", specs)
+    failed = [what for one in experiments for what in done(out_dir / one.name, one, methods)]
     return 1 if failed else 0
 
 
-def done(out_dir: pathlib.Path, experiment: Experiment) -> list[str]:
+def done(folder: pathlib.Path, experiment: Experiment, methods: Mapping[str, str]) -> list[str]:
     """Does what is missing of an experiment, and writes its summary.
+
+    Args:
+      folder: of its results.
+      experiment: what is compared on what.
+      methods: of `with_thetas`.
 
     Returns:
       What could not be done.
     """
-    folder, failed = out_dir / experiment.name, []
+    failed = []
     for problem in experiment.problems:
-        thetas = [with_theta(out_dir / "thetas", spec) for spec in problem.thetas]
+        thetas = [methods[spec] for spec in problem.thetas]
         failed += compared(folder / problem.name, problem, problem.baselines, thetas)
     problems = collected(folder, experiment.problems)
     if problems:
@@ -74,28 +84,40 @@ def done(out_dir: pathlib.Path, experiment: Experiment) -> list[str]:
     return failed
 
 
-def with_theta(folder: pathlib.Path, spec: str) -> str:
-    """A method of meta-test, NAME=FOLDER:KEY=X,..., of a theta that is meta-trained if need be.
+def with_thetas(folder: pathlib.Path, specs: Iterable[str]) -> dict[str, str]:
+    """Methods of meta-test, NAME=FOLDER:KEY=X,..., by the specs of thetas.
+
+    A theta is meta-trained if need be, once for all specs that name it.
 
     Args:
       folder: of all thetas.
-      spec: the name of a theta, with values behind a colon; one that ships stays as it is.
+      specs: names of thetas, with values behind a colon; one that ships stays as it is.
     """
-    label, _, told = spec.partition("=") if "=" in spec.partition(":")[0] else ("", "", spec)
-    name, colon, values = told.partition(":")
-    recipe = read_recipes().get(name)
-    if recipe is None:
-        return spec
-    run = folder / name
+    recipes, methods, trained = read_recipes(), {}, set()
+    for spec in specs:
+        label, _, told = spec.partition("=") if "=" in spec.partition(":")[0] else ("", "", spec)
+        name, colon, values = told.partition(":")
+        if name not in recipes:
+            methods[spec] = spec
+            continue
+        if name not in trained:
+            _meta_train(folder / name, recipes[name])
+            trained.add(name)
+        methods[spec] = f"{label or name}={folder / name / 'theta'}{colon}{values}"
+    return methods
+
+
+def _meta_train(folder: pathlib.Path, recipe: Recipe) -> None:
     recipe.load()
     begin = time.monotonic()
     try:
-        meta_train(run, seed=0, resume=True, progress=False, validation_every=0)
+        meta_train(folder, seed=0, resume=True, progress=False, validation_every=0)
     except BusyError:
-        raise ValueError(f"another process meta-trains {name}; wait until it has ended.") from None
-    print(f"{name}: meta-trained, {time.monotonic() - begin:.0f} s", flush=True)
+        raise ValueError(
+            f"another process meta-trains {folder.name}; wait until it has ended."
+        ) from None
+    print(f"{folder.name}: meta-trained, {time.monotonic() - begin:.0f} s", flush=True)
     jax.clear_caches()
-    return f"{label or name}={run / 'theta'}{colon}{values}"
 
 
 if __name__ == "__main__":
