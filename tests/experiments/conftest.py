@@ -1,12 +1,10 @@
 """The scripts of experiments/ are no package, and some of their modules have the same names."""
 
 import importlib
-import pathlib
 import sys
 
 import pytest
-
-EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+from small_experiment import EXPERIMENTS
 
 
 @pytest.fixture

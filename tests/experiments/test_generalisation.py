@@ -2,30 +2,21 @@
 
 import dataclasses
 import json
-import pathlib
 
 import jax
 import numpy as np
 import pytest
+from small_experiment import EXPERIMENTS, TINY
 from small_results import small_entry, small_results
 
 import comm_lopt
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import BytesPerRound, Curves
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "generalisation"
+FOLDER = EXPERIMENTS / "generalisation"
 
 if not FOLDER.exists():
     pytest.skip("there are no experiments beside an installed package", allow_module_level=True)
-
-TINY = """
-include 'tasks/digits_mlp.gin'
-digits_datasets.batch_size = 2
-digits_mlp.hidden_sizes = (2,)
-num_workers = 2
-num_local_steps = 1
-num_rounds = 4
-"""
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """The quickstart replaces what it wrote before alone, and ends with 1 where the claim fails."""
 
 import importlib
-import pathlib
 
 import pytest
-
-EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+from small_experiment import EXPERIMENTS
 
 if not EXPERIMENTS.exists():
     pytest.skip("there are no experiments beside an installed package", allow_module_level=True)

@@ -2,29 +2,21 @@
 
 import json
 import math
-import pathlib
 
 import gin
 import jax
 import numpy as np
 import pytest
+from small_experiment import EXPERIMENTS, TINY
 
 import comm_lopt
 from comm_lopt.meta_test.runs import BytesPerRound, Curves
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "recipe"
+FOLDER = EXPERIMENTS / "recipe"
 
 if not FOLDER.exists():
     pytest.skip("there are no experiments beside an installed package", allow_module_level=True)
 
-TINY = """
-include 'tasks/digits_mlp.gin'
-digits_datasets.batch_size = 2
-digits_mlp.hidden_sizes = (2,)
-num_workers = 2
-num_local_steps = 1
-num_rounds = 4
-"""
 TINY_TRAINING = """
 include 'optimizers/lopt_r.gin'
 include 'meta_training.gin'

@@ -4,7 +4,7 @@ import json
 
 import gin
 import pytest
-from conftest import EXPERIMENTS
+from small_experiment import EXPERIMENTS, TINY
 
 from comm_lopt.meta_train.loop import check_fit
 
@@ -13,14 +13,6 @@ FOLDER = EXPERIMENTS / "reproduction"
 if not FOLDER.exists():
     pytest.skip("there are no experiments beside an installed package", allow_module_level=True)
 
-TINY = """
-include 'tasks/digits_mlp.gin'
-digits_datasets.batch_size = 2
-digits_mlp.hidden_sizes = (2,)
-num_workers = 2
-num_local_steps = 1
-num_rounds = 4
-"""
 THETAS = """
 [Mine]
 config = ["{tiny}", "optimizers/lopt_r.gin", "meta_training.gin"]
