@@ -6,7 +6,7 @@
 #                      upstream's main branch
 # make test-reliability   the long tests of what a run survives (half an hour)
 # make test-faults  puts faults in one at a time, and says which the tests notice (an hour)
-# make benchmarks   the benchmarks and their table (20 minutes, on a quiet machine)
+# make benchmarks   the benchmarks and their table (25 minutes, on a quiet machine)
 # make install      the virtual environment alone
 # make docs         the documentation, into site/
 # make requirements resolves the pinned versions anew
@@ -58,7 +58,7 @@ test-faults: $(VENV)/.dev
 	$(BIN)/python tests/faults/run.py --out runs/faults
 
 benchmarks: $(VENV)/.installed
-	for name in data learned_update meta_step sweep; do \
+	for name in data learned_update meta_step sweep processes; do \
 		$(BIN)/python experiments/benchmarks/$$name.py --out $(RESULTS)/$$name.json || exit 1; \
 	done
 	$(BIN)/python experiments/benchmarks/table.py --folder $(RESULTS)

@@ -105,13 +105,14 @@ def compare(
     shapes: Shapes,
     num_thetas: int | None,
     repetitions: int,
-    names: Sequence[str] = ("LOptA", "LAggA", "LOptA_plain"),
+    names: Sequence[str] = ("LOptA", "LAggA", "LOptR", "LOptA_plain"),
 ) -> dict[str, Any]:
     """Each learned optimizer against upstream's on a tree of these shapes."""
     optimizers = {
         "upstream": AdafacMLPLOpt(hidden_size=32),
         "LOptA": comm_lopt.LOptA(),
         "LAggA": comm_lopt.LAggA(num_workers=WORKERS),
+        "LOptR": comm_lopt.LOptR(),
         "LOptA_plain": comm_lopt.LOptA(implementation="plain"),
     }
     functions, figures = {}, {}

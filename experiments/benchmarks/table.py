@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-BENCHMARKS = ("learned_update", "meta_step", "sweep")
+BENCHMARKS = ("learned_update", "meta_step", "sweep", "processes")
 
 
 class Measure(NamedTuple):
@@ -41,6 +41,7 @@ def _update(problem: str, optimizer: str, figure: str) -> Callable[[Any], float]
 _MLPS, _RESNET = "fashion_mnist_mlp_of_8_thetas", "resnet50"
 _FASTER, _FEWER = "times_faster_than_upstream", "upstreams_temporaries_over_these"
 _FLOATS = "temporary_floats_per_parameter"
+_TIME = "nanoseconds_per_parameter"
 
 MEASURES = (
     Measure(
@@ -60,7 +61,13 @@ MEASURES = (
         "learned_update", _update(_RESNET, "LAggA", _FASTER), 3.0, True,
     ),
     Measure(
-        "temporaries of either, floats per parameter",
+        "LOptR update of the same: its time over LOpt-A's",
+        "learned_update",
+        lambda figures: figures[_RESNET]["LOptR"][_TIME] / figures[_RESNET]["LOptA"][_TIME],
+        1.5, False,
+    ),
+    Measure(
+        "temporaries of LOpt-A or LAgg-A, floats per parameter",
         "learned_update",
         lambda figures: max(figures[_RESNET][name][_FLOATS] for name in ("LOptA", "LAggA")),
         2.0, False, "{:.2f}",
@@ -93,6 +100,10 @@ MEASURES = (
     Measure(
         "the same, compiling left out",
         "sweep", lambda figures: figures["time_over_one_by_one_compiled_before"], 1.0, False,
+    ),
+    Measure(
+        "a meta-step of two processes with 8 tasks each over one's with 8",
+        "processes", lambda figures: figures["twice_the_tasks_over_one_process"], 1.15, False,
     ),
 )  # fmt: skip
 
