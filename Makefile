@@ -8,7 +8,7 @@
 # make test-faults  puts faults in one at a time, and says which the tests notice (an hour)
 # make benchmarks   the benchmarks and their table (25 minutes, on a quiet machine)
 # make install      the virtual environment alone
-# make docs         the documentation, into site/
+# make docs         the documentation, into site/; make docs-serve shows it, with search
 # make requirements resolves the pinned versions anew
 # PYTHON=python3.12 picks another interpreter; remove .venv and .venv-tfds to change it.
 
@@ -30,7 +30,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-anno
 	--custom-compile-command 'make requirements' setup.py requirements/upstream.in
 
 .PHONY: install quickstart test test-slow test-tfds test-versions test-reliability test-faults \
-	benchmarks lint types docs requirements clean
+	benchmarks lint types docs docs-serve requirements clean
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -72,6 +72,9 @@ types: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/zensical build --strict --clean
+
+docs-serve: docs
+	$(BIN)/python -m http.server --directory site 8000
 
 requirements: $(VENV)/.dev
 	$(LOCK) $(UPGRADE) --output-file requirements.txt

@@ -34,8 +34,10 @@ def run_train(train_log_dir: str | os.PathLike[str]) -> None:
             "the configuration does not set run_train.lopt; add meta_training.gin, or include "
             "'outer_training.gin'."
         )
-    pathlib.Path(train_log_dir).mkdir(parents=True, exist_ok=True)
-    outer_train.run_train(train_log_dir=str(train_log_dir))
+    # Orbax, by which Flax saves, takes no relative path.
+    folder = pathlib.Path(train_log_dir).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    outer_train.run_train(train_log_dir=str(folder))
     if FLAVOUR == "main":
         # It saves in a thread, the only one of its pool, and returns before that has ended.
         checkpoints._checkpoint_thread_pool.submit(lambda: None).result()

@@ -1,5 +1,6 @@
 """The gin files that `comm-lopt meta-train` takes also drive upstream's own trainer."""
 
+import pathlib
 import re
 
 import gin
@@ -49,8 +50,11 @@ def written(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # Upstream's trainer divides by 0, among others.
-def test_run_train_runs_upstreams_trainer_and_convert_makes_a_theta_of_it(tmp_path, capsys):
-    folder = tmp_path / "run"
+def test_run_train_runs_upstreams_trainer_and_convert_makes_a_theta_of_it(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    folder = pathlib.Path("run")  # As it is written on a command line; Orbax wants more.
     flags = [flag for binding in SMALL for flag in ("--gin_bindings", binding)]
     command = ["run-train", "--config_file", "experiments/digits.gin", *flags]
     assert main([*command, "--train_log_dir", str(folder)]) == 0
@@ -60,7 +64,7 @@ def test_run_train_runs_upstreams_trainer_and_convert_makes_a_theta_of_it(tmp_pa
     assert main(convert.split()) == 0
     learned_opt, theta, trained_on = comm_lopt.load_theta(folder / "theta")
     template = gradient_learner.ParameterCheckpoint(learned_opt.init(jax.random.PRNGKey(0)), "", 0)
-    restored = checkpoints.restore_checkpoint(str(folder), template, "params_")
+    restored = checkpoints.restore_checkpoint(str(folder.resolve()), template, "params_")
     jax.tree.map(np.testing.assert_array_equal, theta, restored.params)
     assert learned_opt.hparams()["hidden_size"] == 4
     assert trained_on["meta_steps"] == int(restored.step) == 1

@@ -1,0 +1,103 @@
+"""The documentation stays true: every code block of every page runs, in the order of the page.
+
+Blocks by what stands behind their fence: python runs, or is written to the file of its title; gin
+is written likewise; none is commands, of which `comm-lopt` runs at a small size, and of the
+others what they name exists; text is not run.
+"""
+
+import pathlib
+import re
+import shlex
+import sys
+
+import gin
+import pytest
+
+from comm_lopt import cli
+from comm_lopt.report import page as report_page
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+if not PAGES:
+    pytest.skip("there is no documentation beside an installed package", allow_module_level=True)
+
+SMALL = ["num_rounds = 2", "num_workers = 2", "num_local_steps = 2"]
+TRAINING = [
+    "num_meta_steps = 2", "num_tasks = 2", "truncation_length = 2", "min_rounds = 2",
+    "max_rounds = 2", "ThetaAdamW.warmup_steps = 1", "meta_train.validation_every = 2",
+    "meta_train.validation_seeds = (1000,)",
+]  # fmt: skip
+_FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
+
+
+def blocks(text):
+    """(kind, title, content) of each; fences of another form are an error."""
+    found = _FENCE.findall(text)
+    assert 2 * len(found) == len(re.findall(r"^```", text, re.MULTILINE)), "a fence stands open"
+    return found
+
+
+def run(command):
+    """A line of a block of commands."""
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    elif words[:2] == ["pip", "install"]:
+        (extra,) = re.findall(r"^comm-lopt\[(\w+)\]$", words[2])
+        assert f'"{extra}"' in (ROOT / "setup.py").read_text("utf-8"), extra
+    elif words[0] == "python":
+        assert (ROOT / words[1]).is_file(), words[1]
+    else:
+        assert words[0] == "comm-lopt", f"{command}: of what is not run, say ```text"
+        _run_small(words[1:])
+
+
+def _run_small(arguments):
+    if arguments[0] == "launch":
+        arguments = arguments[arguments.index("--") + 1 :]
+    bindings = []
+    if "--config_file" in arguments and arguments[0] != "convert":
+        training = arguments[0] in ("meta-train", "run-train")
+        bindings = [*SMALL, *(TRAINING if training else [])]
+        if "experiments/digits.gin" in arguments:
+            bindings.append("LOptA.hidden_size = 4")
+    flags = [flag for binding in bindings for flag in ("--gin_bindings", binding)]
+    quiet = ["--no_progress"] if arguments[0] == "meta-train" else []
+    assert cli.main([*arguments, *flags, *quiet]) == 0, shlex.join(arguments)
+
+
+@pytest.fixture
+def own_modules():
+    """Modules that a page writes are imported for that page alone."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(pathlib.Path.cwd())):
+            del sys.modules[name]
+
+
+@pytest.mark.filterwarnings("ignore")  # Upstream's trainer divides by 0, among others.
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT / "docs")))
+def test_every_block_of_the_page_runs(
+    page, tmp_path, monkeypatch, ordinary_promotion, small_data_folder, own_modules
+):
+    monkeypatch.setattr(report_page, "_library", str)
+    monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
+    monkeypatch.chdir(tmp_path)
+    for kind, title, content in blocks(page.read_text(encoding="utf-8")):
+        if title:
+            pathlib.Path(title).write_text(content, encoding="utf-8")
+        elif kind == "python":
+            exec(compile(content, str(page), "exec"), {"__name__": "page"})
+        elif kind == "":
+            for line in filter(None, content.replace("\\\n", "").splitlines()):
+                run(line.partition("  #")[0])
+        else:
+            assert kind == "text", f"{kind}: there is nothing to do with it"
+    gin.clear_config()
+
+
+def test_fence_that_stands_open_is_found():
+    with pytest.raises(AssertionError, match="stands open"):
+        blocks("```python\nx = 1\n```\n```sh\ny\n")
