@@ -90,6 +90,7 @@ def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | N
         progress=not arguments.no_progress,
         throttle=throttle,
         max_wait_s=arguments.max_wait_s,
+        data_is_for_this=True,
     )
     if first:
         print("\n".join(_told(summary, links)), flush=True)

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -19,7 +19,7 @@ from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.rounds import RoundIterator
-from comm_lopt.meta_test.evaluation import evaluated
+from comm_lopt.meta_test.evaluation import EvaluationPart, evaluated
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import bytes_per_round, final_window
 from comm_lopt.meta_train.errors import RunStopped
@@ -93,6 +93,7 @@ def train(
     keep_checkpoints: int = 2,
     throttle: Link | None = None,
     max_wait_s: float | None = None,
+    data_is_for_this: bool = False,
 ) -> TrainSummary:
     """Trains a task for T rounds with K workers, equally many on each device of all processes.
 
@@ -116,6 +117,8 @@ def train(
       max_wait_s: seconds that a round waits for other processes once the first has done its local
         steps; whose steps are not done then is absent from it, see `Patience`. None: it waits for
         all.
+      data_is_for_this: nobody else uses the problem's data sets. Of several processes each then
+        frees the examples that its own workers do not draw; see `ExampleDatasets.keep_only`.
 
     Raises:
       ValueError: a method or K that does not fit, or a number below 1.
@@ -149,7 +152,11 @@ def train(
         stack.callback(data.close)
         with together():
             files = RunFolder(folder, resume, keep_checkpoints, stack)
-        run = _Run(problem, programs, workers, data, told, seed)
+            # Process 0 alone evaluates.
+            shown = [] if jax.process_index() else _shown(problem)
+        run = _Run(problem, programs, workers, data, told, seed, shown)
+        if data_is_for_this and jax.process_count() > 1:
+            run.datasets.keep_only(data.own_sources())
         here = run.on_host()
         with together():
             saved = files.restored(here, told)
@@ -187,16 +194,17 @@ class _Run:
         data: RoundIterator,
         told: Mapping[str, Any],
         seed: int,
+        shown: Sequence[EvaluationPart],
     ):
         self._problem, self._programs, self._workers = problem, programs, workers
-        self._data, self._told = data, told
+        self._data, self._told, self._shown = data, told, shown
         datasets = problem.task_family.datasets
         if not isinstance(datasets, ExampleDatasets):
             raise TypeError(
                 f"{type(datasets).__name__} cannot be divided among processes; use comm_lopt's "
                 "data sets."
             )
-        self._datasets = datasets
+        self.datasets = datasets
         self._key = jax.random.PRNGKey(seed)
         self._evaluate: Any = None
         self.carry = programs.start()
@@ -239,7 +247,7 @@ class _Run:
         evaluation: dict[str, float] = {}
         begin = time.perf_counter()
         for number in range(first, total):
-            examples = self._datasets.on_host("train", next(self._data))
+            examples = self.datasets.on_host("train", next(self._data))
             batches = self._workers.sharded(examples)
             if number == first:
                 self._programs.compile(self.carry, batches)
@@ -305,18 +313,27 @@ class _Run:
             return {}
         local = jax.tree.map(_local, self._programs.params(self.carry))
         params, state = local[0], model_state_of(local[1])
-        parts = [self._problem.train_part, self._problem.heldout_part]
         if self._evaluate is None:
             cfg = jax.tree.map(_local, self.carry[0])
             task = self._problem.task_family.task_fn(self._programs.inner_config(cfg))
             self._evaluate = jax.jit(
-                lambda params, state: evaluated(task, params, state, self._key, parts),
+                lambda params, state: evaluated(task, params, state, self._key, self._shown),
                 compiler_options=optimization_level(1),
             )
         (at_weights, _), (heldout, _) = self._evaluate(params, state)
         row = dict(zip(_MEASURES, (float(at_weights), float(heldout)), strict=True))
         log.write_evaluation({"round": self.done, **row})
         return row
+
+
+def _shown(problem: Problem) -> list[EvaluationPart]:
+    """The examples of `_MEASURES`, on the host."""
+    on_host = problem.task_family.datasets.on_host
+    parts = (("train", problem.train_part), (problem.heldout_split, problem.heldout_part))
+    return [
+        part._replace(stacks=[on_host(split, stack) for stack in part.stacks])
+        for split, part in parts
+    ]
 
 
 def _local(leaf: Any) -> Any:

@@ -19,10 +19,25 @@ from comm_lopt.train.programs import Collective, collectives_in
 GIN = """
 include 'tasks/digits_mlp.gin'
 digits_mlp.hidden_sizes = (8,)
+partition = @IIDParts()
 num_workers = 8
 num_local_steps = 2
 num_rounds = 20
 train.checkpoint_every = 10
+"""
+
+# Tells how many examples of each split are in memory when the process ends.
+COUNTED = """
+import atexit
+import comm_lopt, gin
+
+
+@gin.configurable
+def counted_digits():
+    datasets = comm_lopt.digits_datasets()
+    splits = lambda: datasets.examples.splits.items()
+    atexit.register(lambda: print("held:", {name: len(part["label"]) for name, part in splits()}))
+    return datasets
 """
 
 SIMULATION = """
@@ -62,15 +77,23 @@ def command(gin_file, folder, *more):
 
 
 def test_two_processes_have_the_losses_of_the_simulation_and_one_goes_on_from_them(
-    gin_file, simulated, tmp_path
+    gin_file, simulated, tmp_path, monkeypatch
 ):
+    """Each of two holds what its four workers draw; one alone does not part with anything."""
+    (tmp_path / "counted.py").write_text(COUNTED, encoding="utf-8")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    counted = ["--gin_import=counted", "--gin_bindings=digits_mlp.datasets = @counted_digits()"]
     out = io.StringIO()
-    shorter = command(gin_file, tmp_path, "--gin_bindings", "num_rounds = 10")
+    shorter = command(gin_file, tmp_path, *counted, "--gin_bindings", "num_rounds = 10")
     launch(shorter, 2, out, io.StringIO())
     assert "[0] LAggR trains digits_mlp: 8 workers on 2 devices of 2 processes" in out.getvalue()
     np.testing.assert_allclose(losses(tmp_path), simulated[:10], rtol=1e-5)
-    launch(command(gin_file, tmp_path, "--resume"), 1, io.StringIO(), io.StringIO())
+    for number, examples in enumerate((720, 717)):
+        assert f"[{number}] held: {{'train': {examples}}}" in out.getvalue()
+    launch(command(gin_file, tmp_path, *counted, "--resume"), 1, out, io.StringIO())
     np.testing.assert_allclose(losses(tmp_path), simulated, rtol=1e-5)
+    assert "[0] held: {'train': 1437, 'inner_valid': " in out.getvalue()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -63,12 +63,25 @@ class ExampleDatasets(Datasets, abc.ABC):
             "train on one of them."
         )
 
+    def keep_only(self, sources: Sequence[BatchSource] | None) -> None:
+        """Frees the memory of what `on_host` does not need for the training batches of sources.
+
+        Afterwards it is all that the data sets are good for. What lies in files stays there.
+
+        Args:
+          sources: parts of the training split; None: all of it.
+        """
+
     @abc.abstractmethod
     def _batch_at(self, split: str, positions: np.ndarray) -> PyTree:
         """Batches [N, B, ...] of the examples at `positions` [N, B] of a split."""
 
     def abstract_examples(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and types of the examples of a batch of training."""
+        return self._abstract_examples
+
+    @functools.cached_property
+    def _abstract_examples(self) -> dict[str, jax.ShapeDtypeStruct]:
         return jax.eval_shape(self.gather, self.abstract_batch)
 
     def array_of(self, split: str, key: str) -> np.ndarray:

@@ -7,8 +7,9 @@ inside the local step.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 from comm_lopt.checks import require_choice
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.examples import SPLITS, Examples
+from comm_lopt.data.feeding.samplers import BatchSource
 
 __all__ = ["DeviceDatasets"]
 
@@ -74,14 +76,35 @@ class DeviceDatasets(ExampleDatasets):
         """Returns the examples at the indices `batch` ([B] int32): arrays [B, ...] by key.
 
         Examples that were taken already, see `on_host`, are returned as they are.
+
+        Raises:
+          ValueError: they were freed, see `keep_only`.
         """
         if isinstance(batch, Mapping):
             return dict(batch)
+        if not self._rows:
+            raise ValueError(
+                "the examples of these data sets were freed for a real run of several processes; "
+                "make the data sets anew."
+            )
         return self.examples.take(self._rows, batch)
 
     def on_host(self, split: str, batch: np.ndarray) -> dict[str, np.ndarray]:
         positions = np.asarray(batch) - self._offsets[split]
         return self.examples.take(self.examples.splits[split], positions)
+
+    def keep_only(self, sources: Sequence[BatchSource] | None) -> None:
+        """See `ExampleDatasets`; nothing is left on the device."""
+        kept: dict[str, Any] = dict(self.examples.splits["train"])
+        if sources is not None:
+            rows = np.unique(np.concatenate([self.examples.rows_of(s) for s in sources]))
+            kept = {key: _KeptRows(array, rows) for key, array in kept.items()}
+        # The examples may be those of other data sets too.
+        self.examples = copy.copy(self.examples)
+        self.examples.splits = {"train": kept}
+        for on_device in self._rows.values():
+            on_device.free()
+        self._rows = {}
 
     def indices_of(self, split: str) -> np.ndarray:
         """Returns the indices of all examples of a split, int32 [N]."""
@@ -112,9 +135,39 @@ class _Rows:
     def __getitem__(self, indices: jax.Array) -> jax.Array:
         return self._take(indices)
 
+    def free(self) -> None:
+        """Gives the memory back, whoever still refers to it."""
+        self._array.delete()
+
     def _rows_at(self, indices: jax.Array) -> jax.Array:
         # Samplers give no index out of range, so none is looked for.
         rows = jnp.asarray(self._array).at[indices].get(mode="promise_in_bounds")
         if self._words and self._shape:
             rows = jax.lax.bitcast_convert_type(rows, np.uint8)
         return rows.reshape(indices.shape + self._shape)
+
+
+class _KeptRows:
+    """A copy of some rows of an array, found by where they lie in the whole.
+
+    Args:
+      whole: [N, ...]
+      rows: which, sorted.
+    """
+
+    def __init__(self, whole: np.ndarray, rows: np.ndarray):
+        # Of rows that follow each other the first says where the others are.
+        places = np.flatnonzero(np.diff(rows, prepend=rows[0] - 2) != 1)
+        self._starts, self._places = rows[places], places
+        self._sizes = np.diff(places, append=len(rows))
+        self._array = whole[rows]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        run = np.searchsorted(self._starts, positions, side="right") - 1
+        beyond = positions - self._starts[run]
+        if np.any((beyond < 0) | (beyond >= self._sizes[run])):
+            raise IndexError(f"of {positions.shape} examples some are another process's.")
+        return self._array[self._places[run] + beyond]

@@ -38,6 +38,14 @@ class Examples(Protocol):
         """Positions that together show each part of a split once."""
         ...
 
+    def rows_of(self, source: Any) -> np.ndarray:
+        """Rows of a split's arrays from which what a source draws is taken.
+
+        Args:
+          source: what `sampler` made with offset 0, or a part of it.
+        """
+        ...
+
 
 class LabelledExamples:
     """One row an example.
@@ -81,6 +89,9 @@ class LabelledExamples:
     def all_positions(self, split: str) -> range:
         return range(self._size(split))
 
+    def rows_of(self, source: IndexSampler) -> np.ndarray:
+        return source.indices
+
     def _size(self, split: str) -> int:
         return len(next(iter(self.splits[split].values())))
 
@@ -120,6 +131,9 @@ class TextWindows:
     def all_positions(self, split: str) -> range:
         """See `Examples`; bytes at the end that do not fill a window are not shown."""
         return range(0, len(self.splits[split]["text"]) - self.length, self.length)
+
+    def rows_of(self, source: WindowSampler) -> np.ndarray:
+        return np.arange(source.start, source.stop + self.length, dtype=np.int32)
 
 
 def _ones(positions: Any) -> tuple[int, ...]:

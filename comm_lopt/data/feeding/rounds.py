@@ -95,6 +95,12 @@ class RoundIterator(Iterator[Any]):
             return None
         return [source.size for source in self.source]
 
+    def own_sources(self) -> list[BatchSource] | None:
+        """What the workers of its rounds draw from; None if all draw from all."""
+        if not isinstance(self.source, Sequence):
+            return None
+        return [self.source[k] for k in self._shape.workers]
+
     def reseeded(self, *use: int) -> RoundIterator:
         """The rounds from the first on, in an order for one use; see `BatchSource.reseeded`.
 

@@ -172,30 +172,30 @@ class WindowSampler(BatchSource):
                 f"there are {stop - start} positions to draw a window from: the text is shorter "
                 "than one window; pass a longer text, a smaller length or fewer workers."
             )
-        self._start, self._stop, self._seeds = start, stop, _Seeds(seed, use)
+        self.start, self.stop, self._seeds = start, stop, _Seeds(seed, use)
         self._dtype = np.int32 if stop <= np.iinfo(np.int32).max else np.int64
 
     @property
     def size(self) -> int:
-        return self._stop - self._start
+        return self.stop - self.start
 
     def batches(self, first: int, count: int) -> np.ndarray:
         """Returns int32 [count, B] (int64 in a text of more than 2 GB)."""
         rows = [
-            self._seeds.generator(self._start, number).integers(
-                self._start, self._stop, self.batch_size, dtype=self._dtype
+            self._seeds.generator(self.start, number).integers(
+                self.start, self.stop, self.batch_size, dtype=self._dtype
             )
             for number in range(first, first + count)
         ]
         return np.stack(rows)
 
     def reseeded(self, *use: int) -> WindowSampler:
-        return WindowSampler(self._start, self._stop, self.batch_size, self._seeds.seed, use)
+        return WindowSampler(self.start, self.stop, self.batch_size, self._seeds.seed, use)
 
     def shards(self, num_shards: int, seed: int) -> list[WindowSampler]:
         """Stretches of the text, one after another; `seed` is of no use here."""
         del seed
-        ends = np.linspace(self._start, self._stop, num_shards + 1).astype(np.int64).tolist()
+        ends = np.linspace(self.start, self.stop, num_shards + 1).astype(np.int64).tolist()
         return [
             WindowSampler(start, stop, self.batch_size, self._seeds.seed, self._seeds.use)
             for start, stop in zip(ends[:-1], ends[1:], strict=True)

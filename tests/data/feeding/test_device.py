@@ -9,6 +9,8 @@ from small_tasks import assert_trees_equal
 
 from comm_lopt.data.feeding.device import DeviceDatasets
 from comm_lopt.data.feeding.examples import SPLITS, LabelledExamples, TextWindows
+from comm_lopt.data.feeding.partition import IIDParts
+from comm_lopt.data.feeding.rounds import round_datasets
 
 SHAPES = [(2, 2, 1), (3, 3, 1), (2, 2, 3), (1, 3, 2), (5,), (8,), ()]
 
@@ -128,6 +130,40 @@ def test_windows_of_a_text_are_gathered_from_their_own_split():
         expected = np.stack([text[i - before : i - before + 5] for i in batch])
         np.testing.assert_array_equal(gathered, expected)
         before += len(text)
+
+
+@pytest.mark.parametrize("examples", [labelled_examples(), text_windows()])
+def test_what_is_kept_for_some_workers_is_what_they_draw_and_nothing_else(examples):
+    datasets, same = (DeviceDatasets(examples, 2, seed=5) for _ in range(2))
+    rounds = round_datasets(datasets, 4, 3, IIDParts()).train
+    own = rounds.of_workers(range(1, 3))
+    on_device = [rows._array for rows in datasets._rows.values()]
+    shapes = datasets.abstract_examples()
+    datasets.keep_only(own.own_sources())
+    for number in range(4):
+        batches = own.round(number)
+        kept = datasets.on_host("train", batches)
+        assert_trees_equal(kept, same.on_host("train", batches))
+        assert_trees_equal(datasets.gather(kept), kept)
+    ((split, arrays),) = datasets.examples.splits.items()
+    # Of 12 examples a half; of a text's 56 places a half, and what its last window shows besides.
+    assert split == "train" and {len(array) for array in arrays.values()} <= {6, 28 + 4}
+    assert all(array.is_deleted() for array in on_device)
+    assert datasets.abstract_examples() == shapes
+    for others in (range(1), range(3, 4)):
+        with pytest.raises(IndexError, match="another process's"):
+            datasets.on_host("train", rounds.of_workers(others).round(0))
+    with pytest.raises(ValueError, match="were freed .* make the data sets anew"):
+        datasets.gather(np.arange(2))
+
+
+def test_where_all_draw_from_all_the_training_split_is_kept():
+    examples = labelled_examples()
+    datasets, same = (DeviceDatasets(examples, 2, seed=5) for _ in range(2))
+    own = round_datasets(datasets, 4, 3).train.of_workers(range(1, 3))
+    datasets.keep_only(own.own_sources())
+    assert_trees_equal(datasets.on_host("train", own.round(2)), same.on_host("train", own.round(2)))
+    assert set(datasets.examples.splits) == {"train"} and set(examples.splits) == set(SPLITS)
 
 
 def test_array_of_a_split_is_the_one_passed():

@@ -1,13 +1,17 @@
 """Data that stays on the host or in files."""
 
+from typing import ClassVar
+
 import jax
 import numpy as np
 import pytest
-from small_data import labelled_examples, text_windows
+from small_data import labelled_examples, numbered_examples, text_windows
 from small_tasks import assert_trees_equal
 
 from comm_lopt.data.feeding.device import DeviceDatasets
 from comm_lopt.data.feeding.examples import SPLITS, LabelledExamples, TextWindows
+from comm_lopt.data.feeding.partition import IIDParts
+from comm_lopt.data.feeding.rounds import round_datasets
 from comm_lopt.data.feeding.streams import StreamDatasets
 
 both_kinds = pytest.mark.parametrize("examples", [labelled_examples(), text_windows()])
@@ -73,6 +77,29 @@ def test_mapped_files_give_what_arrays_in_memory_give(tmp_path):
     assert_trees_equal(one.heldout("test", 3, None), other.heldout("test", 3, None))
     assert isinstance(in_files.splits["train"]["image"], np.memmap)
     assert type(next(other.train)["image"]) is np.ndarray
+
+
+class Watched(np.memmap):
+    """Tells which rows are read."""
+
+    read: ClassVar[list[np.ndarray]] = []
+
+    def __getitem__(self, rows):
+        self.read.append(np.ravel(rows))
+        return np.asarray(super().__getitem__(rows))
+
+
+@pytest.mark.parametrize("partition", [None, IIDParts()])
+def test_of_a_file_the_batches_of_ones_own_workers_alone_are_read(partition, tmp_path):
+    splits = dict(numbered_examples((40, 4, 3, 5)).splits)
+    splits["train"] = {"number": mapped(tmp_path, splits["train"])["number"].view(Watched)}
+    rounds = round_datasets(StreamDatasets(LabelledExamples(splits), 2), 4, 3, partition).train
+    whole = rounds.round(1)["number"]
+    Watched.read.clear()
+    batches = rounds.of_workers(range(1, 3)).round(1)["number"]
+    np.testing.assert_array_equal(batches, whole[1:3])
+    read = np.concatenate(Watched.read)
+    np.testing.assert_array_equal(np.sort(read), np.sort(batches.ravel()))
 
 
 def test_windows_at_the_end_of_a_text_of_more_than_two_gigabytes_are_right(tmp_path):
