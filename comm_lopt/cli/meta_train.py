@@ -18,6 +18,7 @@ from comm_lopt.cli.flags import (
     load_config_of,
 )
 from comm_lopt.cli.several_processes import add_process_flags, joined_as_told
+from comm_lopt.processes import together
 from comm_lopt.report.page import leave_page
 from comm_lopt.report.run_page import run_page
 
@@ -58,7 +59,8 @@ def _meta_train(arguments: argparse.Namespace) -> None:
 
 def _in_all(arguments: argparse.Namespace) -> None:
     """What each process does."""
-    load_config_of(arguments)
+    with together():
+        load_config_of(arguments)
     meta_train.meta_train(
         arguments.train_log_dir,
         seed=arguments.seed,

@@ -36,7 +36,7 @@ from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering
-from comm_lopt.processes import require_agreement, wait_for_all
+from comm_lopt.processes import require_agreement, together, wait_for_all
 from comm_lopt.theta import load_theta, theta_file
 from comm_lopt.versions import versions
 
@@ -168,35 +168,37 @@ def meta_train(
     folder = pathlib.Path(train_log_dir)
     first = jax.process_index() == 0
     progress = progress and first
-    if first:
-        _refuse_another_run(folder, resume)
-    key = jax.random.PRNGKey(seed)
-    theta_key, estimator_key, unrolls_key, key = jax.random.split(key, 4)
-    learner = upstream.configured_gradient_learner(num_meta_steps)
-    estimators = [
-        WatchedEstimator(estimator)
-        for estimator in upstream.build_gradient_estimators(
-            estimator_key, num_estimators, task_families
-        )
-    ]
-    families = [upstream.task_family_of(estimator) for estimator in estimators]
-    learned_opt = upstream.learned_opt_of(estimators[0])
-    for number, family in enumerate(families):
-        check_fit(family, learned_opt)
-        _tell_parts(family, progress)
-        reseed(family.datasets, seed, jax.process_index() * len(families) + number)
-    names = family_names(families[::num_estimators])
-    validation, validation_told = make_validation(
-        estimators, names, learned_opt, num_meta_steps, validation_every, validation_rounds,
-        validation_seeds,
-    )  # fmt: skip
-    start, started_from = None, None
-    if init_theta is not None:
-        _, start, _ = load_theta(init_theta, learned_opt)
-        started_from = theta_file(init_theta)["sha256"]
+    with together():
+        if first:
+            _refuse_another_run(folder, resume)
+        key = jax.random.PRNGKey(seed)
+        theta_key, estimator_key, unrolls_key, key = jax.random.split(key, 4)
+        learner = upstream.configured_gradient_learner(num_meta_steps)
+        estimators = [
+            WatchedEstimator(estimator)
+            for estimator in upstream.build_gradient_estimators(
+                estimator_key, num_estimators, task_families
+            )
+        ]
+        families = [upstream.task_family_of(estimator) for estimator in estimators]
+        learned_opt = upstream.learned_opt_of(estimators[0])
+        for number, family in enumerate(families):
+            check_fit(family, learned_opt)
+            _tell_parts(family, progress)
+            reseed(family.datasets, seed, jax.process_index() * len(families) + number)
+        names = family_names(families[::num_estimators])
+        validation, validation_told = make_validation(
+            estimators, names, learned_opt, num_meta_steps, validation_every, validation_rounds,
+            validation_seeds,
+        )  # fmt: skip
+        start, started_from = None, None
+        if init_theta is not None:
+            _, start, _ = load_theta(init_theta, learned_opt)
+            started_from = theta_file(init_theta)["sha256"]
+        told = decisive(run_settings(seed, families, learned_opt))
     require_agreement(
         {
-            **decisive(run_settings(seed, families, learned_opt)),
+            **told,
             "versions": versions(),
             "resume": resume,
             "init_theta": started_from,
@@ -214,9 +216,10 @@ def meta_train(
         for line in opening(parts, validation_told):
             print(line, file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        if first:
-            stack.enter_context(_alone_in(folder))
-            _refuse_another_run(folder, resume)
+        with together():
+            if first:
+                stack.enter_context(_alone_in(folder))
+                _refuse_another_run(folder, resume)
         stop = stack.enter_context(StopSignals())
         stack.enter_context(data_as_arguments())
         for family in families:
