@@ -6,6 +6,7 @@
 #                      upstream's main branch
 # make test-reliability   the long tests of what a run survives (half an hour)
 # make test-faults  puts faults in one at a time, and says which the tests notice (an hour)
+# make experiments-cpu   every experiment at its size for two cores, into runs/; goes on where it was
 # make benchmarks   the benchmarks and their table (25 minutes, on a quiet machine)
 # make install      the virtual environment alone
 # make docs         the documentation, into site/; make docs-serve shows it, with search
@@ -30,7 +31,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-anno
 	--custom-compile-command 'make requirements' setup.py requirements/upstream.in
 
 .PHONY: install quickstart test test-slow test-tfds test-versions test-reliability test-faults \
-	benchmarks lint types docs docs-serve requirements clean
+	benchmarks lint types docs docs-serve requirements clean experiments-cpu
 
 install: $(VENV)/.installed
 quickstart: $(VENV)/.installed
@@ -62,6 +63,15 @@ benchmarks: $(VENV)/.installed
 		$(BIN)/python experiments/benchmarks/$$name.py --out $(RESULTS)/$$name.json || exit 1; \
 	done
 	$(BIN)/python experiments/benchmarks/table.py --folder $(RESULTS)
+
+# Two at a time, each on one thread; what is timed comes last, alone.
+experiments-cpu: $(VENV)/.installed
+	export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false; \
+	$(BIN)/python experiments/reproduction/run.py --out_dir runs/reproduction & first=$$!; \
+	$(BIN)/python experiments/generalisation/run.py --out_dir runs/generalisation \
+		--theta lopt-r-1:local_learning_rate=0.1 --theta lagg-r-1:local_learning_rate=0.1 || exit 1; \
+	wait $$first || exit 1; \
+	$(BIN)/python experiments/reproduction/cost/run.py --out_dir runs/cost
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

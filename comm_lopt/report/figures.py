@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_losses", "loss_figure"]
 
+# As a ratio; on longer axes powers of ten alone have numbers.
+_FEW_DECADES = 100.0
+
 
 @without_tex()
 def loss_figure(results: Mapping[str, Any]) -> Figure:
@@ -58,6 +61,8 @@ def draw_losses(
       methods: entries of the results by label.
       drawn_as: the look of each label, where they are of more methods than these.
     """
+    from matplotlib.ticker import LogLocator
+
     for label, look in (drawn_as or looks(methods.items())).items():
         if label not in methods:
             continue
@@ -78,6 +83,14 @@ def draw_losses(
         low = np.maximum(mean - deviation, mean / 10)
         axes.fill_between(rounds, low, mean + deviation, color=look.colour.light, alpha=0.15)
     axes.set_yscale("log")
+    # Losses as people write them: 0.3, and not 3 × 10⁻¹.
+    axes.yaxis.set_major_formatter("{x:g}")
+    lowest, highest = axes.get_ylim()
+    if highest < _FEW_DECADES * lowest:
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 4, 6)))
+        axes.yaxis.set_minor_formatter("{x:g}")
+    else:
+        axes.yaxis.set_minor_formatter("")
     axes.spines[["top", "right"]].set_visible(False)
 
 
