@@ -73,6 +73,16 @@ class Page:
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
+    def hover(self, selector):
+        """Moves the mouse over the middle of an element."""
+        middle = self.run(
+            f"""(() => {{ const e = document.querySelector({json.dumps(selector)});
+            e.scrollIntoView({{block: "center"}}); const r = e.getBoundingClientRect();
+            return [r.x + r.width / 2, r.y + r.height / 2]; }})()"""
+        )
+        for shift in (0, 1):  # Vega looks at moves, and one alone comes from nowhere.
+            self.point_at(middle[0] + shift, middle[1])
+
     def press(self, key, text=""):
         """Presses and lets go a key."""
         for kind in ("keyDown", "keyUp"):

@@ -116,6 +116,13 @@ def test_browser_draws_the_page_and_keys_sort_its_table(tmp_path, results):
                 assert tab.run(f"{root}.scrollWidth <= {root}.clientWidth"), width
                 assert not tab.told and len(tab.asked) == 1
                 tab.screenshot(tmp_path / f"{width}_{scheme}.png")
+        tab.hover(".chart svg")
+        tooltip = "document.querySelector('#vg-tooltip-element.visible')?.innerText"
+        shown = tab.run(
+            f"""new Promise(done => {{ let left = 100; const look = () =>
+            {tooltip} || !left-- ? done({tooltip} || "") : setTimeout(look, 20); look(); }})"""
+        )
+        assert "round" in shown and "SlowMo" in shown
         for _ in range(40):
             tab.press("Tab")
             if tab.run("document.activeElement.innerText") == "train loss":
