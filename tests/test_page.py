@@ -12,6 +12,7 @@ from comm_lopt.cli import main
 from comm_lopt.meta_test.collections import TitledResults, read_collection
 from comm_lopt.report import page
 from comm_lopt.report.results_page import ratio_rows, results_page
+from comm_lopt.report.run_page import run_page
 from comm_lopt.report.sweep_page import sweep_page
 
 DATA = re.compile(r'<script type="application/json">(.*?)</script>', re.DOTALL)
@@ -100,6 +101,24 @@ def test_sweep_marks_its_best_point_and_the_edge(results, no_library):
     made = sweep_page(sweep)
     assert made.count('class="chosen') == 1 and "0.1 (best, at the edge)" in made
     assert "On the edge of the grid: a = 0.1." in made
+
+
+def test_run_has_its_meta_losses_its_validations_and_what_was_left_out(tmp_path, no_library):
+    (tmp_path / "metrics.csv").write_text(
+        "meta_step,meta_loss,meta_gradient_norm,skipped,seconds\n"
+        "1,2.25,0.5,0,1.0\n2,nan,nan,1,2.0\n3,1.75,0.5,1,3.0\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "validation.csv").write_text(
+        "meta_step,mean_train_loss,final_train_loss,seconds\n3,1.5,1.25,0.5\n", encoding="utf-8"
+    )
+    made = run_page(tmp_path)
+    (course,) = map(json.loads, DATA.findall(made))
+    layers = [layer["data"]["values"] for layer in course["layer"] if "data" in layer]
+    assert [(row["step"], row["loss"]) for row in layers[0]] == [(1, 2.25), (2, None), (3, 1.75)]
+    assert {"step": 3, "whole": 1.5, "last": 1.25} in [row for layer in layers for row in layer]
+    assert "3 meta-steps, 1 of them not finite and not applied" in made
+    assert ">1.25<" in made
 
 
 @pytest.mark.skipif(browser.CHROMIUM is None, reason="there is no Chromium here")
