@@ -9,7 +9,8 @@
 # make experiments-cpu   every experiment at its size for two cores, into runs/; goes on where it was
 # make benchmarks   the benchmarks and their table (25 minutes, on a quiet machine)
 # make install      the virtual environment alone
-# make docs         the documentation, into site/; make docs-serve shows it, with search
+# make docs         the documentation, into site/, if every public name is in it and says its shapes;
+#                      make docs-serve shows it, with search
 # make requirements resolves the pinned versions anew
 # PYTHON=python3.12 picks another interpreter; remove .venv and .venv-tfds to change it.
 
@@ -81,6 +82,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev
+	$(BIN)/python tests/docs/check_api.py
 	$(BIN)/zensical build --strict --clean
 
 docs-serve: docs

@@ -270,7 +270,7 @@ def learned(
 
     Args:
       learned_opt: any learned optimizer, such as `LOptA()`, one's own, or upstream's.
-      theta: meta-parameters of that optimizer.
+      theta: its meta-parameters, a tree as from its `init`.
       label: its name in a comparison; the optimizer's class if None.
       local_opt: local optimizer; see `hand_designed`.
       theta_file: "path" and "sha256" of theta, for the results.

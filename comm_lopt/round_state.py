@@ -16,14 +16,15 @@ class RoundState(NamedTuple):
     they are never stored. Only `model_state` is evaluated.
 
     Attributes:
-      model_state: the inner task's model state, merged over workers.
+      model_state: the inner task's model state, a tree of arrays, merged over workers.
       worker_deltas: like the parameters with a leading K; before − after of each worker.
       worker_weights: [K], 0 for a worker that was absent; None where all take part in all rounds.
-      local_opt_states: local optimizer states with a leading K, where they outlive a round.
+      local_opt_states: a tree of arrays [K, ...]: local optimizer states that outlive a round.
       worker_squares: like the parameters; the (weighted) mean over workers of the squares of
         their deltas.
-      local_rate: what the local learning rate is multiplied by, where the rule steers it.
-      residuals: what error feedback has not sent yet; see `Compression`.
+      local_rate: a scalar that γ is multiplied by, where the rule steers it.
+      residuals: what error feedback has not sent yet, trees of [K, ...] and of [1, ...]; see
+        `Compression`.
     """
 
     model_state: PyTree

@@ -71,7 +71,7 @@ def save_theta(
       folder: made if missing; a theta in it is replaced.
       learned_opt: the optimizer that theta belongs to: of the registry, or of any class that is
         registered with gin under its own name.
-      theta: its meta-parameters.
+      theta: its meta-parameters, a tree as from its `init`.
       trained_on: what a user of it should know: task, K, H, local learning rate, meta-steps.
       licence: under which others may use it, by its SPDX name.
       hparams: arguments that build `learned_opt`, of JSON values. If None those of its `hparams`,
@@ -157,7 +157,7 @@ def load_theta(
       learned_opt: the optimizer it is meant for; the header's own if None.
 
     Returns:
-      The optimizer, theta, and what the header says about its training.
+      The optimizer, theta (a tree), and what the header says about its training.
 
     Raises:
       FileNotFoundError: no theta there.

@@ -140,7 +140,7 @@ def meta_train(
       validation_seeds: of validation, one run each.
 
     Returns:
-      The learned optimizer and its theta.
+      The learned optimizer and its theta, a tree as from its `init`.
 
     Raises:
       FileExistsError: `train_log_dir` holds a run and `resume` is not set, or another process

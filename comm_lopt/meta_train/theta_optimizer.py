@@ -58,4 +58,5 @@ class ThetaAdamW(OptaxOptimizer):
 
     @property
     def name(self) -> str:
+        """The name of its class."""
         return "ThetaAdamW"

@@ -22,7 +22,10 @@ def local_rate_of(state: PyTree) -> jax.Array | None:
     inside another transformation. A loop of one's own asks for it before each round.
 
     Args:
-      state: of an optax transformation.
+      state: of an optax transformation, a tree.
+
+    Returns:
+      A scalar, or None.
 
     Raises:
       KeyError: several rules say it.

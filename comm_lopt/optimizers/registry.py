@@ -157,6 +157,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
         "Kingma and Ba 2015", learning_rate=_RATES,
     ),
 }  # fmt: skip
+"""Every global optimizer that ships, by its name in `comm-lopt optimizers`."""
 
 
 def optimizer_entry(name: str) -> OptimizerEntry:

@@ -28,7 +28,7 @@ class Pretrained:
     Attributes:
       name: the card's, or that of its folder or file.
       learned_opt: the optimizer.
-      theta: its meta-parameters.
+      theta: its meta-parameters, a tree as from its `init`.
       card: what is known of it; None where none lies beside theta.
       trained_on: what theta's header says of its training.
       file: its absolute "path" and the "sha256" of its bytes.

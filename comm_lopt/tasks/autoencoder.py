@@ -48,14 +48,16 @@ class AutoencoderTask(Task):
 
     @property
     def name(self) -> str:
+        """The name that it was given."""
         return self._name
 
     def init(self, key: jax.Array) -> PyTree:
+        """Initial parameters of f: a tree of arrays."""
         image = self.datasets.abstract_examples()["image"]
         return self._model.init(key, jnp.zeros((1, math.prod(image.shape[1:]))))
 
     def loss(self, params: PyTree, key: jax.Array, data: PyTree) -> jax.Array:
-        """Loss over the batch `data`."""
+        """A scalar: the loss over the batch `data` ([B] indices, or images [B, S, S, C])."""
         del key
         images = self.datasets.gather(data)["image"]
         pixels = images.reshape(images.shape[0], -1).astype(jnp.float32)
@@ -63,5 +65,5 @@ class AutoencoderTask(Task):
         return jnp.mean(jnp.square(jax.nn.sigmoid(self._model.apply(params, pixels)) - pixels))
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
-        """Caps a loss at 1.5 times the most that 1/2 for every pixel can cost."""
+        """Caps a loss, a scalar, at 1.5 times the most that 1/2 for every pixel can cost."""
         return jnp.clip(jnp.nan_to_num(loss, nan=jnp.inf), 0.0, 1.5 * _LARGEST_GUESS)

@@ -55,10 +55,14 @@ class Compression(Protocol):
     """
 
     @property
-    def error_feedback(self) -> bool: ...
+    def error_feedback(self) -> bool:
+        """See above."""
+        ...
 
     @property
-    def compresses_mean(self) -> bool: ...
+    def compresses_mean(self) -> bool:
+        """See above."""
+        ...
 
     def compress(self, values: jax.Array) -> Message:
         """[K, *s] to the messages of K workers."""
@@ -113,7 +117,7 @@ class Int8:
         return steps.astype(jnp.int8), scale
 
     def decompress(self, message: Message, shape: tuple[int, ...]) -> jax.Array:
-        """See `Compression`."""
+        """int8 [K, *s] and scales [K] to float32 [K, *s]."""
         del shape
         steps, scale = message
         return steps.astype(jnp.float32) * over_leading_axis(scale, steps)
@@ -159,7 +163,7 @@ class TopK:
         return jnp.take_along_axis(flat, positions, axis=1), positions.astype(jnp.int32)
 
     def decompress(self, message: Message, shape: tuple[int, ...]) -> jax.Array:
-        """See `Compression`."""
+        """Values and positions, [K, entries], to float32 [K, *s], `shape`; 0 elsewhere."""
 
         def one(values: jax.Array, positions: jax.Array) -> jax.Array:
             return jnp.zeros(math.prod(shape[1:]), jnp.float32).at[positions].set(values)

@@ -27,6 +27,7 @@ class ImageClassificationTask(SupervisedTask):
         self._largest_value: int = datasets.extra_info["largest_value"]
 
     def inputs_and_targets(self, examples: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns images [B, S, S, C], float32 in [0, 1], and labels [B]."""
         return examples["image"].astype(jnp.float32) / self._largest_value, examples["label"]
 
 

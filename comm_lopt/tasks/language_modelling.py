@@ -25,9 +25,10 @@ class LanguageModellingTask(SupervisedTask):
     """
 
     def inputs_and_targets(self, examples: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Returns bytes [B, L], int32, and those that follow each, [B, L]."""
         text = examples["text"].astype(jnp.int32)
         return text[:, :-1], text[:, 1:]
 
     def metrics(self, loss: jax.Array, right: jax.Array) -> dict[str, jax.Array]:
-        """{"accuracy": fraction of bytes predicted right, "bits_per_byte": loss / ln 2}."""
+        """Scalars: {"accuracy": part of bytes predicted right, "bits_per_byte": loss / ln 2}."""
         return {"accuracy": right, "bits_per_byte": loss / math.log(2.0)}

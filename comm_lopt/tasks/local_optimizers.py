@@ -197,6 +197,7 @@ LOCAL_OPTIMIZERS: Mapping[str, LocalOptimizerEntry] = {
         grid={"learning_rate": (0.3, 0.1, 0.05, 0.02, 0.005)},
     ),
 }
+"""Every local optimizer that ships, by the name that `local_opt` takes."""
 
 
 def local_optimizer_name(local_opt: Any) -> str | None:

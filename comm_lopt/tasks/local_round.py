@@ -80,15 +80,15 @@ class RoundOutput(NamedTuple):
     """What comes back from one local round.
 
     Attributes:
-      loss: the training loss, mean over local steps and (weighted) over workers.
+      loss: the training loss, mean over local steps and (weighted) over workers; a scalar.
       losses: [K, H], training loss of each local step, before that step is taken.
       delta: like the parameters, of at least float32; Δ = weights before the round − weights
         after it, the (weighted) mean over workers of the differences.
-      worker_deltas: like `delta` with a leading K; before − after of each worker, as received.
-      model_state: like the model state; floats averaged over workers, integers kept.
+      worker_deltas: a tree of arrays [K, ...]; before − after of each worker, as received.
+      model_state: a tree like the model state; floats averaged over workers, integers kept.
       local_opt_states: [K, ...], the local optimizer's state of each worker.
-      worker_squares: like `delta`; q, the (weighted) mean over workers of the squares of their
-        deltas, if asked for.
+      worker_squares: q, of the shapes of `delta`, if asked for: the (weighted) mean over workers
+        of the squares of their deltas.
       residuals: what error feedback has not sent yet, where deltas are compressed.
     """
 
@@ -132,7 +132,7 @@ def local_round(
     Args:
       task: gives `loss_with_state`.
       params: W_0, a tree of arrays.
-      model_state: the task's model state (BatchNorm's averages, ...), or None.
+      model_state: the task's model state, a tree of arrays (BatchNorm's averages, ...), or None.
       key: random key of the round.
       batches: tree of arrays [K, H, ...].
       local_opt: optimizer of the local steps.

@@ -386,6 +386,7 @@ class LocalSGDTaskFamily(TaskFamily):
 
     @property
     def name(self) -> str:
+        """`kind`, and the inner family's name behind it."""
         return f"{self.kind}_{self.inner.name}"
 
     def worker_weights(self, key: jax.Array) -> jax.Array | None:
@@ -404,7 +405,7 @@ class LocalSGDTaskFamily(TaskFamily):
         return jnp.where(place < self.participation, weights, 0.0)
 
     def sample(self, key: jax.Array) -> PyTree:
-        """Returns the inner family's configuration, with γ beside it if that is drawn."""
+        """The inner family's configuration, a tree, and γ, a scalar, beside it if that is drawn."""
         if not isinstance(self.local_learning_rate, tuple):
             return self.inner.sample(key)
         inner_key, rate_key = jax.random.split(key)
@@ -413,6 +414,7 @@ class LocalSGDTaskFamily(TaskFamily):
         return {"inner": self.inner.sample(inner_key), "local_learning_rate": rate}
 
     def task_fn(self, cfg: PyTree) -> LocalSGDTask:
+        """The task of one configuration, a tree as `sample` returns it."""
         rate: Any = self.local_learning_rate
         if isinstance(rate, tuple):
             cfg, rate = cfg["inner"], cfg["local_learning_rate"]

@@ -197,6 +197,7 @@ TASKS: Mapping[str, TaskEntry] = {
         num_rounds=200,
     ),
 }
+"""Every task family that ships, by its name in `comm-lopt tasks`."""
 
 
 def task_entry(name: str) -> TaskEntry:

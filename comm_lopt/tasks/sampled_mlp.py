@@ -51,6 +51,7 @@ class SampledMLPFamily(TaskFamily):
 
     @property
     def name(self) -> str:
+        """Its name in the registry."""
         return "sampled_mlp"
 
     def sample(self, key: jax.Array) -> Config:
@@ -65,6 +66,7 @@ class SampledMLPFamily(TaskFamily):
         }
 
     def task_fn(self, cfg: Config) -> SupervisedTask:
+        """The task of one configuration: three scalars, as `sample` returns them."""
         return _SampledMLPTask(self.datasets, cfg, self._widths[1], self._depths[1])
 
 

@@ -38,7 +38,7 @@ class SupervisedTask(Task, abc.ABC):
 
     Args:
       datasets: the data; `extra_info` has `num_classes`.
-      network: see `Network`.
+      network: from inputs [B, ...] to logits [B, ..., classes]; see `Network`.
       name: the task's name.
     """
 
@@ -62,18 +62,21 @@ class SupervisedTask(Task, abc.ABC):
         """Returns what the network reads [B, ...] and the targets [B, ...], integers."""
 
     def metrics(self, loss: jax.Array, right: jax.Array) -> dict[str, jax.Array]:
-        """What an evaluation reports beside the loss: {"accuracy": fraction predicted right}."""
+        """What evaluation reports beside the loss: scalars, {"accuracy": part predicted right}."""
         del loss
         return {"accuracy": right}
 
     @property
     def name(self) -> str:
+        """The name that it was given."""
         return self._name
 
     def init(self, key: jax.Array) -> PyTree:
+        """Initial parameters alone: a tree of arrays."""
         return self.init_with_state(key)[0]
 
     def init_with_state(self, key: jax.Array) -> tuple[PyTree, PyTree]:
+        """Initial parameters and model state, trees of arrays; None for a network without state."""
         shapes = self.datasets.abstract_examples()
         # One example is enough, and its values do not matter.
         example = {key: jnp.zeros((1, *s.shape[1:]), s.dtype) for key, s in shapes.items()}
@@ -81,30 +84,49 @@ class SupervisedTask(Task, abc.ABC):
         return params, state or None
 
     def loss(self, params: PyTree, key: jax.Array, data: PyTree) -> jax.Array:
-        """Loss over the batch `data`, of a network without model state."""
+        """A scalar: the loss over the batch `data` ([B, ...]), of a network without model state."""
         return self.loss_with_state(params, None, key, data)[0]
 
     def loss_with_state(
         self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[jax.Array, PyTree]:
-        """Training loss over the batch `data`, and the new model state."""
+        """Trains on one batch.
+
+        Args:
+          params: a tree of arrays, as from `init_with_state`.
+          state: the model state, a tree, or None.
+          key: random key, for what the network draws.
+          data: a batch of `datasets`: indices [B], or a tree of arrays [B, ...].
+
+        Returns:
+          The mean training loss, a scalar in nats, and the new model state, a tree like `state`.
+        """
         loss, _, state = self._evaluate(params, state, key, data, is_training=True)
         return loss, state
 
     def loss_and_aux(
         self, params: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Evaluates a network without model state; see `loss_with_state_and_aux`."""
+        """Evaluates without model state: scalars; see `loss_with_state_and_aux`."""
         loss, _, aux = self.loss_with_state_and_aux(params, None, key, data)
         return loss, aux
 
     def loss_with_state_and_aux(
         self, params: PyTree, state: PyTree, key: jax.Array, data: PyTree
     ) -> tuple[jax.Array, PyTree, dict[str, jax.Array]]:
-        """Evaluates on the batch `data`: loss, the model state as it was, and `metrics`.
+        """Evaluates on one batch.
 
         Differentiated, it is `loss_with_state`, with the metrics of training: upstream's
         reparametrised tasks train through this call.
+
+        Args:
+          params: a tree of arrays, as from `init_with_state`.
+          state: the model state, a tree, or None.
+          key: random key.
+          data: a batch of `datasets`: indices [B], or a tree of arrays [B, ...].
+
+        Returns:
+          The mean loss, a scalar in nats; `state` as it was; and `metrics`, scalars by name.
         """
 
         def evaluate(params: PyTree, rest: tuple) -> Evaluated:
@@ -122,7 +144,7 @@ class SupervisedTask(Task, abc.ABC):
         return loss, state, metrics
 
     def normalizer(self, loss: jax.Array) -> jax.Array:
-        """Caps a loss at 1.5 times that of guessing, so that divergence has a finite price."""
+        """Caps a loss, a scalar, at 1.5 times that of guessing: divergence has a finite price."""
         chance = jnp.log(jnp.float32(self._num_classes))
         return jnp.clip(jnp.nan_to_num(loss, nan=jnp.inf), 0.0, 1.5 * chance)
 

@@ -84,7 +84,12 @@ class TruncatedNRES(TruncatedPES):
             raise ValueError(f"sign_delta_loss_scalar={sign}: NRES has none; leave it None.")
 
     def init_worker_state(self, worker_weights: WorkerWeights, key: jax.Array) -> NRESState:
-        """Returns N inner problems at their start, or somewhere inside as the settings say."""
+        """N inner problems, [2, N, ...], at their start, or somewhere inside as the settings say.
+
+        Args:
+          worker_weights: theta and the outer state.
+          key: random key.
+        """
         start = super().init_worker_state(worker_weights, key)
         num_tasks = jax.tree.leaves(start.accumulator)[0].shape[0]
         unrolls = jax.tree.map(lambda *signs: jnp.stack(signs), start.pos_state, start.neg_state)
@@ -98,7 +103,7 @@ class TruncatedNRES(TruncatedPES):
         with_summary: bool = False,
         datas_list: Sequence[Any] | None = None,
     ) -> tuple[GradientEstimatorOut, Mapping[str, jax.Array]]:
-        """Returns the estimate of one truncation, and upstream's metrics of it.
+        """The estimate of one truncation.
 
         Args:
           worker_weights: theta and the outer state.
@@ -106,6 +111,10 @@ class TruncatedNRES(TruncatedPES):
           state: where the inner problems stand.
           with_summary: compute the metrics; without it there are none.
           datas_list: batches, one item for each compiled call, in place of the task family's.
+
+        Returns:
+          Upstream's output, of which the loss is a scalar and the gradient a tree like theta; and
+          its metrics, scalars by name.
         """
         outs, sums, metrics = [], [], []
         for number in range(self.trunc_length // self.steps_per_jit):

@@ -77,7 +77,7 @@ class ExampleDatasets(Datasets, abc.ABC):
         """Batches [N, B, ...] of the examples at `positions` [N, B] of a split."""
 
     def abstract_examples(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and types of the examples of a batch of training."""
+        """Shapes [B, ...] and types of the examples of a batch of training, by key."""
         return self._abstract_examples
 
     @functools.cached_property
@@ -122,7 +122,7 @@ class ExampleDatasets(Datasets, abc.ABC):
         return stacks
 
     def size_of(self, stack: PyTree) -> int:
-        """Number of examples of each batch in a stack of `heldout`."""
+        """B, the number of examples of each batch in a stack [N, B, ...] of `heldout`."""
         batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stack)
         return jax.tree.leaves(jax.eval_shape(self.gather, batch))[0].shape[0]
 

@@ -90,6 +90,7 @@ class DeviceDatasets(ExampleDatasets):
         return self.examples.take(self._rows, batch)
 
     def on_host(self, split: str, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at indices `batch`, int32 [..., B], of a split: arrays [..., B, ...]."""
         positions = np.asarray(batch) - self._offsets[split]
         return self.examples.take(self.examples.splits[split], positions)
 

@@ -84,12 +84,15 @@ class LabelledExamples:
         return IndexSampler(np.arange(offset, offset + size), size_of_batch, seed)
 
     def take(self, arrays: Arrays, positions: Any) -> dict[str, Any]:
+        """Returns the rows at `positions` [...] of `arrays` [N, ...]: arrays [..., *example]."""
         return {key: array[positions] for key, array in arrays.items()}
 
     def all_positions(self, split: str) -> range:
+        """0 to N − 1 of a split of N examples."""
         return range(self._size(split))
 
     def rows_of(self, source: IndexSampler) -> np.ndarray:
+        """The rows that `source` draws: its indices, int32 [n]."""
         return source.indices
 
     def _size(self, split: str) -> int:
@@ -102,6 +105,9 @@ class TextWindows:
     Args:
       texts: for each of `SPLITS` its text, uint8 [N]; windows do not cross splits.
       length: L.
+
+    Attributes:
+      splits: for each of `SPLITS` {"text": uint8 [N]}.
 
     Raises:
       ValueError: a split has no window, or L below 1.
@@ -120,6 +126,7 @@ class TextWindows:
         }
 
     def sampler(self, split: str, offset: int, batch_size: int, seed: int) -> WindowSampler:
+        """Positions where a window may begin, counted from `offset`."""
         stop = offset + len(self.splits[split]["text"]) - self.length
         return WindowSampler(offset, stop, batch_size, seed)
 
@@ -133,6 +140,7 @@ class TextWindows:
         return range(0, len(self.splits[split]["text"]) - self.length, self.length)
 
     def rows_of(self, source: WindowSampler) -> np.ndarray:
+        """The bytes of all windows that `source` draws: int32 [n + L], one stretch."""
         return np.arange(source.start, source.stop + self.length, dtype=np.int32)
 
 

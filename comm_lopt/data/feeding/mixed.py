@@ -65,6 +65,7 @@ class MixedDatasets(ExampleDatasets):
 
     @functools.cached_property
     def digest(self) -> str:
+        """Digest of those of the members, in their order."""
         return hashlib.sha256(" ".join(m.digest for m in self.members).encode()).hexdigest()
 
     def _num_shown(self, split: str) -> int:

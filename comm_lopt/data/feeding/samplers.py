@@ -112,10 +112,11 @@ class IndexSampler(BatchSource):
 
     @property
     def size(self) -> int:
+        """N."""
         return len(self.indices)
 
     def batches(self, first: int, count: int) -> np.ndarray:
-        """Returns int32 [count, B]."""
+        """Returns int32 indices of shape [count, B]."""
         parts = []
         while count:
             epoch, position = divmod(first, self._batches_per_epoch)
@@ -126,14 +127,17 @@ class IndexSampler(BatchSource):
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
     def reseeded(self, *use: int) -> IndexSampler:
+        """The same indices in an order for one use; see `BatchSource.reseeded`."""
         return IndexSampler(self.indices, self.batch_size, self._seeds.seed, use)
 
     def of(self, positions: np.ndarray) -> IndexSampler:
+        """Draws from the indices at `positions` ([n], from 0 to N − 1) alone."""
         return IndexSampler(
             self.indices[positions], self.batch_size, self._seeds.seed, self._seeds.use
         )
 
     def shards(self, num_shards: int, seed: int) -> list[IndexSampler]:
+        """Random parts of equal size, up to one index; `seed` decides which."""
         shuffled = np.random.default_rng([seed, self.size]).permutation(self.size)
         return [self.of(np.sort(part)) for part in np.array_split(shuffled, num_shards)]
 
@@ -177,10 +181,11 @@ class WindowSampler(BatchSource):
 
     @property
     def size(self) -> int:
+        """Number of positions between start and stop."""
         return self.stop - self.start
 
     def batches(self, first: int, count: int) -> np.ndarray:
-        """Returns int32 [count, B] (int64 in a text of more than 2 GB)."""
+        """Returns int32 positions of shape [count, B] (int64 in a text of more than 2 GB)."""
         rows = [
             self._seeds.generator(self.start, number).integers(
                 self.start, self.stop, self.batch_size, dtype=self._dtype
@@ -190,6 +195,7 @@ class WindowSampler(BatchSource):
         return np.stack(rows)
 
     def reseeded(self, *use: int) -> WindowSampler:
+        """The same positions in an order for one use; see `BatchSource.reseeded`."""
         return WindowSampler(self.start, self.stop, self.batch_size, self._seeds.seed, use)
 
     def shards(self, num_shards: int, seed: int) -> list[WindowSampler]:

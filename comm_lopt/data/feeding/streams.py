@@ -50,10 +50,11 @@ class StreamDatasets(ExampleDatasets):
         super().__init__(examples, sources, extra_info, abstract)
 
     def gather(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Returns `batch`, which holds the examples already."""
+        """Returns `batch`, which holds the examples already: arrays [B, ...] by key."""
         return batch
 
     def on_host(self, split: str, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns `batch`, which holds the examples already: arrays [..., B, ...] by key."""
         del split
         return batch
 

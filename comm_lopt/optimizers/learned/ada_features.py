@@ -104,16 +104,19 @@ class AdaFeatures:
             )
 
     def num_features(self, num_gradients: int) -> int:
+        """F = 27 + n for the published numbers of decays, with n = `num_gradients`."""
         momenta, seconds = len(self.momentum_decays), len(self.second_moment_decays)
         return num_gradients + 1 + 2 * momenta + 2 * seconds + 6 * len(self.adafactor_decays)
 
     def init_theta(self) -> PyTree:
+        """The shifts x of the decays, a tree of zeros: [D] for each kind of D decays."""
         return {
             field.name: jnp.zeros(len(getattr(self, field.name)), jnp.float32)
             for field in dataclasses.fields(self)
         }
 
     def init(self, param: jax.Array) -> AdaAccumulators:
+        """Accumulators of a tensor [*s] at the first round: zeros."""
         # Like the parameter: sharded as it is, and varying where it varies.
         zeros = jnp.zeros_like(param, jnp.float32)
         count, row_shape, column = len(self.adafactor_decays), param.shape, None
@@ -133,6 +136,7 @@ class AdaFeatures:
     def update(
         self, theta: PyTree, accumulators: AdaAccumulators, delta: jax.Array
     ) -> AdaAccumulators:
+        """Accumulators after they took in the mean Δ, [*s]; `theta` is a tree, see `init_theta`."""
         momentum_decays = self.decays(theta, "momentum_decays")
         # A meta-learned decay may leave [0, 1]; squares must not be averaged with it then.
         second_decays = jnp.clip(self.decays(theta, "second_moment_decays"), 0.0, 1.0)
@@ -164,6 +168,17 @@ class AdaFeatures:
         delta: jax.Array,
         gradients: jax.Array,
     ) -> jax.Array:
+        """Features of every parameter, not yet normalised.
+
+        Args:
+          accumulators: after `update` with this round's Δ.
+          param: the tensor, [*s].
+          delta: mean Δ, [*s].
+          gradients: the gradient inputs, [n, *s]: the mean Δ, or the K worker deltas.
+
+        Returns:
+          [F, *s] with F = `num_features(n)`, in the order above.
+        """
         momentum, second_moment, row, column = accumulators
         axes = factored_axes(param.shape)
         if axes is None:
@@ -194,6 +209,7 @@ class AdaFeatures:
         delta: jax.Array,
         gradients: jax.Array,
     ) -> FeatureParts:
+        """The same [F, *s], taken apart by axes; arguments as for `features`."""
         momentum, second_moment, row, column = accumulators
         axes = factored_axes(param.shape)
         if axes is None:
@@ -261,6 +277,7 @@ class AdaFeatures:
         return FeatureParts(view, list(map(view.arrange, arrays)), dense, None, None, order)
 
     def decays(self, theta: PyTree, name: str) -> jax.Array:
+        """The decays in use of one kind, such as "momentum_decays": [D]."""
         initial = jnp.asarray(getattr(self, name), jnp.float32)
         return 1.0 - jnp.exp(jnp.log(1.0 - initial) + 10.0 * theta[name])
 

@@ -57,17 +57,21 @@ class MomentumFeatures:
             )
 
     def num_features(self, num_gradients: int) -> int:
+        """F = 7 + n for six decays, with n = `num_gradients`."""
         return num_gradients + 1 + len(self.decays)
 
     def init_theta(self) -> PyTree:
+        """An empty tree."""
         return {}
 
     def init(self, param: jax.Array) -> MomentumAccumulators:
+        """Accumulators of a tensor [*s] at the first round: zeros."""
         return MomentumAccumulators(stacked(jnp.zeros_like(param, jnp.float32), self.decays))
 
     def update(
         self, theta: PyTree, accumulators: MomentumAccumulators, delta: jax.Array
     ) -> MomentumAccumulators:
+        """Accumulators after they took in the mean Δ, [*s]; `theta` is an empty tree."""
         del theta
         decays = jnp.asarray(self.decays, jnp.float32)
         return MomentumAccumulators(decayed_average(decays, accumulators.momentum, delta))
@@ -79,6 +83,17 @@ class MomentumFeatures:
         delta: jax.Array,
         gradients: jax.Array,
     ) -> jax.Array:
+        """Features of every parameter, not yet normalised.
+
+        Args:
+          accumulators: after `update` with this round's Δ.
+          param: the tensor, [*s].
+          delta: mean Δ, [*s].
+          gradients: the gradient inputs, [n, *s]: the mean Δ, or the K worker deltas.
+
+        Returns:
+          [F, *s] with F = `num_features(n)`.
+        """
         del delta
         return jnp.concatenate([gradients, param[None], accumulators.momentum])
 
@@ -89,6 +104,7 @@ class MomentumFeatures:
         delta: jax.Array,
         gradients: jax.Array,
     ) -> FeatureParts:
+        """The same [F, *s], taken apart; arguments as for `features`."""
         view = rows_of(param.shape)
         count = self.num_features(len(gradients))
         arrays = (one_or_many(gradients, delta), param, accumulators.momentum)

@@ -86,6 +86,7 @@ class LOptR(GlobalLearnedOptimizer):
         self.learned_decays = learned_decays
 
     def hparams(self) -> dict[str, Any]:
+        """The arguments that decide theta's shape and meaning, as they go into its header."""
         form = next(n for n, form in STEP_SIZES.items() if type(self.step_size) is form)
         fields = dataclasses.asdict(self.step_size)  # type: ignore[call-overload]
         relative = {"time": self.time, "learned_decays": self.learned_decays}
@@ -95,13 +96,21 @@ class LOptR(GlobalLearnedOptimizer):
 
     @classmethod
     def from_hparams(cls, hparams: Mapping[str, Any]) -> Self:
+        """The inverse of `hparams`."""
         fields = dict(hparams["step_size"])
         step_size = STEP_SIZES[fields.pop("form")](**fields)
         steering = hparams["steering"] and Steering(**hparams["steering"])
         return super().from_hparams({**hparams, "step_size": step_size, "steering": steering})
 
     def init(self, key: jax.Array) -> PyTree:
-        """Initial theta, in which u is Δ and its first momentum, and a little that is random."""
+        """Initial theta, in which u is Δ and its first momentum, and a little that is random.
+
+        Args:
+          key: random key.
+
+        Returns:
+          A tree of arrays: the MLP, what α and steering learn, and shifts of decays if they do.
+        """
         mlp_key, size_key = jax.random.split(key)
         num_features = self.features.num_features(self.num_gradients)
         num_inputs = num_features + (len(TIME_SCALES) if self.time else 0)
@@ -117,6 +126,10 @@ class LOptR(GlobalLearnedOptimizer):
         return theta | ({"features": self.features.init_theta()} if self.learned_decays else {})
 
     def start(self, params: PyTree) -> Any:
+        """The state before the first round, of `params`, a tree of arrays.
+
+        It is a `SteeredRuleState`, or a `LearnedRuleState` without steering.
+        """
         state = super().start(params)
         if self.steering is None:
             return state
@@ -126,6 +139,22 @@ class LOptR(GlobalLearnedOptimizer):
         self, theta: PyTree, delta: PyTree, state: Any, params: PyTree, *, added: bool,
         value: jax.Array | None = None, **from_round: PyTree,
     ) -> tuple[PyTree, Any]:  # fmt: skip
+        """One step, or the undoing of one: what `transformation`'s update computes.
+
+        Args:
+          theta: a tree, as from `init`.
+          delta: mean Δ, of the shapes of `params`.
+          state: of the round before.
+          params: W, a tree of arrays.
+          added: return W' = W + the steps instead of the steps.
+          value: the round's training loss, a scalar; None: it is not known.
+          **from_round: `worker_weights`, [K], and `of_workers` of
+            `GlobalLearnedOptimizer.after_round`.
+
+        Returns:
+          W' or the steps, of the shapes of `params`, and the new state.
+        """
+
         def go_on(state: Any, params: PyTree) -> tuple[PyTree, Any]:
             return super(LOptR, self).after_round(
                 theta, delta, state, params, added=added, **from_round

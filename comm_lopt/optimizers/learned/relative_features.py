@@ -38,6 +38,7 @@ class RelativeAdaFeatures(AdaFeatures):
         delta: jax.Array,
         gradients: jax.Array,
     ) -> jax.Array:
+        """[F, *s]: those of Δ/s, p/s and the accumulators in these units; arguments as there."""
         inverse = _inverse_unit(delta)
         scaled = _scaled(accumulators, inverse)
         return super().features(scaled, param * inverse, delta * inverse, gradients * inverse)
@@ -49,6 +50,7 @@ class RelativeAdaFeatures(AdaFeatures):
         delta: jax.Array,
         gradients: jax.Array,
     ) -> FeatureParts:
+        """The same [F, *s], taken apart by the axes that they vary along."""
         inverse = _inverse_unit(delta)
         scaled = _scaled(accumulators, inverse)
         if factored_axes(param.shape) is None:

@@ -74,6 +74,7 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
 
     @property
     def name(self) -> str:
+        """The name of its class."""
         return type(self).__name__
 
     @property
@@ -111,7 +112,7 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         `optax.chain`.
 
         Args:
-          theta: meta-parameters, from `init` or `load_theta`.
+          theta: meta-parameters, a tree from `init` or `load_theta`.
           full_precision: see `in_full_precision`; it is about parameters of low precision.
           num_rounds: T, which a rule that steers γ heeds (see `Steering`); None: about 100.
 
@@ -135,12 +136,12 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         return in_full_precision(rule, full_precision)
 
     def opt_fn(self, theta: PyTree, is_training: bool = False) -> Optimizer:
-        """The optimizer that `theta` stands for, as an upstream `Optimizer`."""
+        """The optimizer that `theta`, a tree, stands for, as an upstream `Optimizer`."""
         del is_training
         return _LearnedGlobalOptimizer(self, theta)
 
     def start(self, params: PyTree) -> Any:
-        """The state before the first round."""
+        """The state before the first round of `params`, a tree of arrays."""
         accumulators = [self.features.init(param) for param in jax.tree.leaves(params)]
         trees = self._fields_of_trees(accumulators, jax.tree.structure(params))
         return LearnedRuleState(trees, jnp.zeros((), jnp.int32))
@@ -159,13 +160,17 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         """What `transformation`'s update computes, on parameters of at least float32.
 
         Args:
-          theta: meta-parameters.
-          delta: mean Δ.
+          theta: meta-parameters, a tree.
+          delta: mean Δ, of the shapes of `params`.
           state: of the round before.
-          params: W.
+          params: W, a tree of arrays.
           added: return W' = W + the steps instead of the steps, which spares an array of W's size.
           worker_weights: [K].
-          **of_workers: what else is known of the workers, of which a rule takes what it needs.
+          **of_workers: what else is known of the workers, of which a rule takes what it needs:
+            `worker_deltas`, a tree of arrays [K, ...]; `worker_squares`, of the shapes of `params`.
+
+        Returns:
+          W' or the steps, of the shapes of `params`, and the new state.
         """
         treedef: Any = jax.tree.structure(params)
         deltas = treedef.flatten_up_to(delta)

@@ -98,7 +98,7 @@ class Steering:
         require_range("high", self.high, self.low)
 
     def init(self, num_momenta: int) -> PyTree:
-        """Its part of theta."""
+        """Its part of theta, a tree: w, [D], and two scalars if they are learned; else nothing."""
         return self._at_rest(num_momenta) if self.learned else {}
 
     def _at_rest(self, num_momenta: int) -> PyTree:
@@ -109,7 +109,7 @@ class Steering:
         }
 
     def start(self, accumulators: PyTree, count: jax.Array, params: PyTree) -> SteeredRuleState:
-        """The state before the first round."""
+        """The state before the first round of `params`, a tree; `count` is a scalar, 0."""
         # An array each, since states are donated.
         one, last, first, highest = (
             jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf)
@@ -123,7 +123,16 @@ class Steering:
     def undoes(
         self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
     ) -> jax.Array:
-        """Whether a round is undone: a truth value."""
+        """Whether a round is undone.
+
+        Args:
+          state: before the round.
+          deltas: Δ of each tensor, [*s].
+          loss: the round's training loss, a scalar, if it is known.
+
+        Returns:
+          A truth value, a scalar.
+        """
         finite = jnp.isfinite(sum((jnp.sum(jnp.square(d)) for d in deltas), jnp.float32(0.0)))
         if loss is None:
             return ~finite
@@ -139,14 +148,14 @@ class Steering:
         loss: jax.Array | None,
         undone: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """r, the last loss, the first one and the bound of losses after a round.
+        """r, the last loss, the first one and the bound of losses after a round: scalars.
 
         Args:
-          theta: from `init`.
+          theta: a tree, from `init`.
           state: before the round.
           alignment: cos(Δ, m_i), [D]; or 0.
-          loss: the round's training loss, if it is known.
-          undone: whether the round is undone.
+          loss: the round's training loss, a scalar, if it is known.
+          undone: whether the round is undone, a scalar.
         """
         theta = theta if self.learned else self._at_rest(alignment.size)
         weights = (_PACE * theta["weights"]).at[0].add(1.0)

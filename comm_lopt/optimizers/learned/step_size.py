@@ -97,10 +97,12 @@ class ConstantAlpha:
         _check(self, value=0.0)
 
     def init(self, key: jax.Array, num_momenta: int, num_statistics: int) -> PyTree:
+        """No part of theta: an empty tree."""
         del key, num_momenta, num_statistics
         return {}
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
+        """The number, a scalar."""
         del theta, statistics
         return jnp.float32(self.value)
 
@@ -120,10 +122,12 @@ class LearnedAlpha:
         _check(self, initial=0.0)
 
     def init(self, key: jax.Array, num_momenta: int, num_statistics: int) -> PyTree:
+        """Its part of theta, a tree: x, a scalar of 0."""
         del key, num_momenta, num_statistics
         return {"shift": jnp.zeros((), jnp.float32)}
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
+        """α0 · exp(10 x), a scalar."""
         del statistics
         return self.initial * jnp.exp(_PACE * theta["shift"])
 
@@ -150,11 +154,13 @@ class AlphaFromStatistics:
         require_at_least_one("hidden_size", self.hidden_size, "hidden units")
 
     def init(self, key: jax.Array, num_momenta: int, num_statistics: int) -> PyTree:
+        """Its part of theta, a tree: an MLP from [num_statistics] to one number."""
         del num_momenta
         theta = init_mlp(key, num_statistics, self.hidden_size, 1, num_outputs=1)
         return {**theta, "w1": 0.01 * theta["w1"]}
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
+        """α between `low` and `high`, a scalar."""
         hidden = jax.nn.relu(statistics.stacked() @ theta["w0"] + theta["b0"])
         out = jnp.tanh((hidden @ theta["w1"] + theta["b1"])[0])
         middle, half = math.sqrt(self.low * self.high), 0.5 * math.log(self.high / self.low)
@@ -186,6 +192,11 @@ class MomentumAlpha:
         _check(self, initial=0.0, low=0.0, high=self.low)
 
     def init(self, key: jax.Array, num_momenta: int, num_statistics: int) -> PyTree:
+        """Its part of theta, a tree: x, a scalar, and what is added to a, [D] for D momenta; all 0.
+
+        Raises:
+          ValueError: there are not as many exponents as momenta.
+        """
         del key, num_statistics
         if len(self.exponents) != num_momenta:
             raise ValueError(
@@ -195,6 +206,7 @@ class MomentumAlpha:
         return {"shift": jnp.zeros((), jnp.float32), "exponents": zeros}
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
+        """α between `low` and `high`, a scalar."""
         exponents = jnp.asarray(self.exponents, jnp.float32) + _PACE * theta["exponents"]
         log = jnp.dot(exponents, statistics.log_momentum) + _PACE * theta["shift"]
         return jnp.clip(self.initial * jnp.exp(log), self.low, self.high)

@@ -22,6 +22,9 @@ def convnet(channels: Sequence[int]) -> Network:
     Args:
       channels: channels of each convolution.
 
+    Returns:
+      A network from images [B, S, S, C] to logits [B, classes].
+
     Raises:
       ValueError: no convolution, or one of less than 1 channel.
     """

@@ -17,6 +17,9 @@ def gru(width: int) -> Network:
     Args:
       width: size of a token and of the state.
 
+    Returns:
+      A network from bytes [B, L] to logits [B, L, classes].
+
     Raises:
       ValueError: a width below 1.
     """

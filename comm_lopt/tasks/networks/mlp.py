@@ -19,6 +19,9 @@ def mlp(hidden_sizes: Sequence[int]) -> Network:
     Args:
       hidden_sizes: widths of the hidden layers; how many there are is the depth.
 
+    Returns:
+      A network from images [B, S, S, C] to logits [B, classes].
+
     Raises:
       ValueError: a width below 1.
     """

@@ -21,6 +21,9 @@ def resnet(depth: int, small_images: bool) -> Network:
       small_images: begin with a 3×3 convolution of stride 1 and no pooling, as usual at 32×32,
         instead of a 7×7 convolution of stride 2 and pooling.
 
+    Returns:
+      A network from images [B, S, S, C] to logits [B, classes].
+
     Raises:
       ValueError: another depth.
     """

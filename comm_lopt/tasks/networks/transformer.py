@@ -29,6 +29,9 @@ def transformer(width: int, num_layers: int, num_heads: int) -> Network:
       num_layers: number of blocks.
       num_heads: heads of each; divides the width.
 
+    Returns:
+      A network from bytes [B, L] to logits [B, L, classes].
+
     Raises:
       ValueError: a number below 1, or heads that do not divide the width.
     """

@@ -30,6 +30,9 @@ def vit(width: int, num_layers: int, num_heads: int, patch_size: int) -> Network
       num_heads: heads of each; divides the width.
       patch_size: pixels along a side of a patch; divides the image's.
 
+    Returns:
+      A network from images [B, S, S, C] to logits [B, classes].
+
     Raises:
       ValueError: a number below 1, heads that do not divide the width, or (when the network
         first sees an image) a patch size that does not divide the image's.
