@@ -14,6 +14,7 @@ import comm_lopt
 from comm_lopt.meta_test import Problem, meta_test_problem
 
 __all__ = [
+    "SIZES",
     "Compared",
     "Experiment",
     "Recipe",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+
+SIZES = {"cpu": "thetas.toml", "paper": "thetas_paper.toml"}
+"""Where the thetas of each size are described."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +111,12 @@ def experiment_names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/experiment.toml"))
 
 
-def read_experiment(name: str) -> Experiment:
+def read_experiment(name: str, size: str = "cpu") -> Experiment:
     """The experiment of a folder. Values beside [problems] are those of each that has no other.
+
+    Args:
+      name: of the folder.
+      size: of `SIZES`; what [paper] has stands in place of the rest at the paper's.
 
     Raises:
       ValueError: there is no such folder, or a baseline is none.
@@ -116,6 +124,9 @@ def read_experiment(name: str) -> Experiment:
     if name not in experiment_names():
         raise ValueError(f"there is no {name}; choose of {', '.join(experiment_names())}.")
     told = _read(FOLDER / name / "experiment.toml")
+    at_papers_size = told.pop("paper", {})
+    if size == "paper":
+        told |= at_papers_size
     title, claim, problems = (told.pop(key) for key in ("title", "claim", "problems"))
     found = tuple(
         Compared(name=problem, task=number, **_tuples({**told, **values}))
@@ -127,9 +138,9 @@ def read_experiment(name: str) -> Experiment:
     return Experiment(name, title, claim, found)
 
 
-def read_recipes() -> dict[str, Recipe]:
-    """All thetas that can be meta-trained, by name."""
-    return {name: Recipe(**_tuples(told)) for name, told in _read(FOLDER / "thetas.toml").items()}
+def read_recipes(size: str = "cpu") -> dict[str, Recipe]:
+    """All thetas that can be meta-trained at a size, by name."""
+    return {name: Recipe(**_tuples(told)) for name, told in _read(FOLDER / SIZES[size]).items()}
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The paper's claims and ours, at a size for two CPU cores: one experiment a folder.
+"""The paper's claims and ours, at a size for two CPU cores or the paper's: one experiment a folder.
 
-python experiments/reproduction/run.py --out_dir DIR [--experiments a,b]
+python experiments/reproduction/run.py --out_dir DIR [--experiments a,b] [--size paper]
 
 Meta-trains the thetas that an experiment names, tunes its baselines, tests all, and writes
 results.json, table.md and loss.png for each experiment. What is done is not done again; a run that
@@ -22,7 +22,14 @@ from comm_lopt.atomic import BusyError
 from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.meta_train import meta_train
 from comm_lopt.versions import versions
-from experiments import Experiment, Recipe, experiment_names, read_experiment, read_recipes
+from experiments import (
+    SIZES,
+    Experiment,
+    Recipe,
+    experiment_names,
+    read_experiment,
+    read_recipes,
+)
 
 __all__ = ["main"]
 
@@ -37,19 +44,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="A,B,...",
         help=f"of {', '.join(experiment_names())} (default: all)",
     )
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default="cpu",
+        help="two CPU cores and 8×8 images, or that of the paper, for a GPU (default: cpu)",
+    )
     flags = parser.parse_args(arguments)
-    return run_command("reproduction", lambda: _all(flags.out_dir.expanduser(), flags.experiments))
+    return run_command(
+        "reproduction", lambda: _all(flags.out_dir.expanduser(), flags.experiments, flags.size)
+    )
 
 
-def _all(out_dir: pathlib.Path, names: Sequence[str]) -> int:
+def _all(out_dir: pathlib.Path, names: Sequence[str], size: str) -> int:
     if jax.config.jax_compilation_cache_dir is None:
         # Problems that differ in a number alone have the same programs.
         jax.config.update("jax_compilation_cache_dir", str(out_dir / "programs"))
-    experiments = [read_experiment(name) for name in names]
+    experiments = [read_experiment(name, size) for name in names]
     specs = dict.fromkeys(
         spec for one in experiments for problem in one.problems for spec in problem.thetas
     )
-    methods = with_thetas(out_dir / "thetas", specs)
+    methods = with_thetas(out_dir / "thetas", specs, read_recipes(size))
     failed = [what for one in experiments for what in done(out_dir / one.name, one, methods)]
     return 1 if failed else 0
 
@@ -84,7 +99,9 @@ def done(folder: pathlib.Path, experiment: Experiment, methods: Mapping[str, str
     return failed
 
 
-def with_thetas(folder: pathlib.Path, specs: Iterable[str]) -> dict[str, str]:
+def with_thetas(
+    folder: pathlib.Path, specs: Iterable[str], recipes: Mapping[str, Recipe]
+) -> dict[str, str]:
     """Methods of meta-test, NAME=FOLDER:KEY=X,..., by the specs of thetas.
 
     A theta is meta-trained if need be, once for all specs that name it.
@@ -92,8 +109,9 @@ def with_thetas(folder: pathlib.Path, specs: Iterable[str]) -> dict[str, str]:
     Args:
       folder: of all thetas.
       specs: names of thetas, with values behind a colon; one that ships stays as it is.
+      recipes: of those that are meta-trained.
     """
-    recipes, methods, trained = read_recipes(), {}, set()
+    methods, trained = {}, set()
     for spec in specs:
         label, _, told = spec.partition("=") if "=" in spec.partition(":")[0] else ("", "", spec)
         name, colon, values = told.partition(":")

@@ -41,28 +41,30 @@ def module(modules_of):
     return modules_of("reproduction", "generalisation")
 
 
+@pytest.mark.parametrize("size", ["cpu", "paper"])
 def test_every_experiment_names_baselines_thetas_and_problems_that_there_are(
-    module, small_data_folder, monkeypatch
+    module, small_data_folder, monkeypatch, size
 ):
     monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     experiments = module("experiments")
-    recipes = experiments.read_recipes()
+    recipes = experiments.read_recipes(size)
     assert len(experiments.experiment_names()) == 5
     used = set()
     for name in experiments.experiment_names():
-        experiment = experiments.read_experiment(name)
+        experiment = experiments.read_experiment(name, size)
         assert (FOLDER / name / "README.md").exists()
         for problem in experiment.problems:
-            assert problem.load().num_rounds >= 100
+            assert problem.load().num_rounds >= (1000 if size == "paper" else 100)
             for spec in problem.thetas:
                 used.add(spec.partition(":")[0])
     assert used == recipes.keys()
 
 
-def test_every_theta_has_a_recipe_of_its_own(module, small_data_folder, monkeypatch):
+@pytest.mark.parametrize("size", ["cpu", "paper"])
+def test_every_theta_has_a_recipe_of_its_own(module, small_data_folder, monkeypatch, size):
     monkeypatch.setenv("COMM_LOPT_DATA", str(small_data_folder))
     configs = {}
-    for name, recipe in module("experiments").read_recipes().items():
+    for name, recipe in module("experiments").read_recipes(size).items():
         recipe.load()
         configs[name] = gin.config_str()
         family = gin.query_parameter("%task_family").scoped_configurable_fn()
