@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from comm_lopt.atomic import BusyError
 from comm_lopt.data.sources.folder import DataError
+from comm_lopt.long_runs.errors import CheckpointError, DivergedError, RunStopped
+from comm_lopt.long_runs.stop_signals import ends_the_process
 from comm_lopt.meta_test.check_results import ResultsError
-from comm_lopt.meta_train.errors import CheckpointError, DivergedError, RunStopped
-from comm_lopt.meta_train.stop_signals import ends_the_process
 from comm_lopt.processes import ProcessError
 from comm_lopt.theta import ThetaError
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from comm_lopt.cli.exit_codes import exit_code
 from comm_lopt.cli.flags import add_parser
-from comm_lopt.meta_train.errors import RunStopped
+from comm_lopt.long_runs.errors import RunStopped
 from comm_lopt.processes import ProcessError
 from comm_lopt.train.link import Link
 from comm_lopt.train.shaping import in_limited_namespace, why_no_limit

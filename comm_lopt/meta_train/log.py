@@ -13,11 +13,11 @@ from typing import TextIO
 
 import jax
 
-from comm_lopt.meta_train.bar import ProgressDisplay
-from comm_lopt.meta_train.errors import SaveError
-from comm_lopt.meta_train.events import ScalarEvents
+from comm_lopt.long_runs.bar import ProgressDisplay
+from comm_lopt.long_runs.errors import SaveError
+from comm_lopt.long_runs.events import ScalarEvents
+from comm_lopt.long_runs.rows import reopened
 from comm_lopt.meta_train.not_finite import NotFinite
-from comm_lopt.rows import reopened
 
 __all__ = [
     "METRICS",

@@ -23,8 +23,9 @@ from comm_lopt.checks import (
 )
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.positions import close, part_sizes, reseed
-from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.errors import writing
+from comm_lopt.long_runs.checkpoints import Checkpoints
+from comm_lopt.long_runs.errors import writing
+from comm_lopt.long_runs.stop_signals import StopSignals
 from comm_lopt.meta_train.figure import draw
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
 from comm_lopt.meta_train.not_finite import WatchedEstimator
@@ -32,7 +33,6 @@ from comm_lopt.meta_train.opening import family_names, opening
 from comm_lopt.meta_train.parts import RunParts
 from comm_lopt.meta_train.run import Run
 from comm_lopt.meta_train.settings import decisive, run_settings
-from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.validation import SEEDS, make_validation
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering

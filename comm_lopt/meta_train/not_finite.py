@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from comm_lopt import upstream
-from comm_lopt.meta_train.errors import DivergedError
+from comm_lopt.long_runs.errors import DivergedError
 from comm_lopt.meta_train.progress import Progress
 
 __all__ = ["NotFinite", "WatchedEstimator", "begin_anew", "diagnosis", "find_not_finite"]

@@ -18,8 +18,9 @@ import optax
 from comm_lopt import upstream
 from comm_lopt.atomic import remove_leftovers, replacing
 from comm_lopt.data.feeding.positions import positions, restore_positions
-from comm_lopt.meta_train.checkpoints import Checkpoints, Restored
-from comm_lopt.meta_train.errors import RunStopped, writing
+from comm_lopt.long_runs.checkpoints import Checkpoints, Restored
+from comm_lopt.long_runs.errors import RunStopped, writing
+from comm_lopt.long_runs.stop_signals import StopSignals
 from comm_lopt.meta_train.exchange import exchange, key_of_process
 from comm_lopt.meta_train.log import (
     METRICS_FILE,
@@ -32,7 +33,6 @@ from comm_lopt.meta_train.not_finite import begin_anew, diagnosis, find_not_fini
 from comm_lopt.meta_train.parts import RunParts
 from comm_lopt.meta_train.progress import Progress
 from comm_lopt.meta_train.settings import require_same_settings, run_settings
-from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.meta_train.trained_on import trained_on
 from comm_lopt.processes import (
     from_first,

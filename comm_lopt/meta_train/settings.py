@@ -10,7 +10,7 @@ from comm_lopt import upstream
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.sources.registry import SOURCES
 from comm_lopt.gin_state import operative_settings
-from comm_lopt.meta_train.errors import ResumeError
+from comm_lopt.long_runs.errors import ResumeError
 from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer
 
 __all__ = ["HARMLESS", "decisive", "require_same_settings", "run_settings"]

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from comm_lopt.atomic import locked, replacing
+from comm_lopt.long_runs.checkpoints import Checkpoints
+from comm_lopt.long_runs.errors import ResumeError
 from comm_lopt.meta_test.problem import Problem, differences
-from comm_lopt.meta_train.checkpoints import Checkpoints
-from comm_lopt.meta_train.errors import ResumeError
 from comm_lopt.train.log import ROUNDS_FILE, TrainLog
 
 __all__ = ["RunFolder"]

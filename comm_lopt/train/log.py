@@ -9,9 +9,9 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
-from comm_lopt.meta_train.bar import ProgressDisplay
-from comm_lopt.meta_train.events import ScalarEvents
-from comm_lopt.rows import reopened
+from comm_lopt.long_runs.bar import ProgressDisplay
+from comm_lopt.long_runs.events import ScalarEvents
+from comm_lopt.long_runs.rows import reopened
 
 __all__ = ["EVALUATIONS_FILE", "ROUNDS_FILE", "TrainLog"]
 

@@ -19,11 +19,11 @@ from comm_lopt.compiler_options import optimization_level
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.datasets import ExampleDatasets
 from comm_lopt.data.feeding.rounds import RoundIterator
+from comm_lopt.long_runs.errors import RunStopped
+from comm_lopt.long_runs.stop_signals import StopSignals
 from comm_lopt.meta_test.evaluation import EvaluationPart, evaluated
 from comm_lopt.meta_test.problem import Problem
 from comm_lopt.meta_test.runs import bytes_per_round, final_window
-from comm_lopt.meta_train.errors import RunStopped
-from comm_lopt.meta_train.stop_signals import StopSignals
 from comm_lopt.methods import Method
 from comm_lopt.processes import (
     exchanging,

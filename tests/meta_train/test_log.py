@@ -6,10 +6,10 @@ import os
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from comm_lopt.meta_train import bar
+from comm_lopt.long_runs import bar
+from comm_lopt.long_runs.rows import reopened
 from comm_lopt.meta_train.figure import FIGURE_FILE, draw, write_figure
 from comm_lopt.meta_train.log import METRICS, METRICS_FILE, VALIDATION_FILE, MetaTrainLog
-from comm_lopt.rows import reopened
 
 FAMILIES = ("images", "text")
 

@@ -17,9 +17,9 @@ import pytest
 from small_run import run, temporary_files, theta_bytes
 from small_tasks import assert_trees_equal
 
+from comm_lopt.long_runs import checkpoints as checkpoints_module
+from comm_lopt.long_runs.checkpoints import Checkpoints
 from comm_lopt.meta_train import CheckpointError, ResumeError, SaveError
-from comm_lopt.meta_train import checkpoints as checkpoints_module
-from comm_lopt.meta_train.checkpoints import Checkpoints
 
 
 def state(number):

@@ -11,8 +11,8 @@ import time
 import pytest
 from small_run import checkpoint_steps, finish, rows, start, temporary_files, theta_bytes
 
+from comm_lopt.long_runs.stop_signals import StopSignals
 from comm_lopt.meta_train import RunStopped
-from comm_lopt.meta_train.stop_signals import StopSignals
 
 STEPS = "num_meta_steps = 30"
 
@@ -53,7 +53,7 @@ def test_signal_saves_and_says_how_to_go_on(tmp_path, whole, number, status):
 
 LONG_COMPUTATION = """
 import hashlib
-from comm_lopt.meta_train.stop_signals import StopSignals, ends_the_process
+from comm_lopt.long_runs.stop_signals import StopSignals, ends_the_process
 with ends_the_process(), StopSignals():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2 * 10**9)  # hours, and Python's handlers wait for it

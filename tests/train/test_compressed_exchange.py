@@ -9,8 +9,8 @@ import pytest
 
 import comm_lopt
 from comm_lopt import Int8, TopK
+from comm_lopt.long_runs.errors import ResumeError
 from comm_lopt.meta_test import Problem
-from comm_lopt.meta_train.errors import ResumeError
 from comm_lopt.train import train
 
 EIGHT = """

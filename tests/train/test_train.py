@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import comm_lopt
+from comm_lopt.long_runs.errors import ResumeError, RunStopped
 from comm_lopt.meta_test import Problem, run
-from comm_lopt.meta_train.errors import ResumeError, RunStopped
 from comm_lopt.train import Link, train
 from comm_lopt.train.log import TrainLog
 from comm_lopt.train.workers import WorkerDevices

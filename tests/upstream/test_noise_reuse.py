@@ -11,7 +11,7 @@ from learned_optimization.learned_optimizers.base import LearnableSGD
 from learned_optimization.outer_trainers.truncated_es import TruncatedES
 
 from comm_lopt import upstream
-from comm_lopt.meta_train.checkpoints import Checkpoints
+from comm_lopt.long_runs.checkpoints import Checkpoints
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.upstream.noise_reuse import TruncatedNRES
 

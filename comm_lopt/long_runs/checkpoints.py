@@ -36,7 +36,7 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
-from comm_lopt.meta_train.errors import CheckpointError, ResumeError, SaveError
+from comm_lopt.long_runs.errors import CheckpointError, ResumeError, SaveError
 
 __all__ = ["Checkpoints", "Restored"]
 

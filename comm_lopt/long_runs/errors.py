@@ -1,4 +1,4 @@
-"""What can end a meta-training run early; each says what to do next."""
+"""What can end a long run early; each says what to do next."""
 
 from __future__ import annotations
 
