@@ -103,6 +103,9 @@ LINES: Mapping[str, Line] = {
     "time": _bound("time features", "LOptR.time = True"),
     "learned_decays": _bound("learned decays", "LOptR.learned_decays = True"),
     "lagg": Line("LAggR: statistics of the workers", files=("optimizers/lagg_r.gin",)),
+    "lagg_600": Line(
+        "LAggR and 600 meta-steps, which ships", _warmup(600), ("optimizers/lagg_r.gin",)
+    ),
     # The local learning rate.
     "rate_fixed": _bound("γ = 0.2 (drawn from 0.05 to 0.5)", _rate("0.2")),
     "rate_wide": _bound("γ drawn from 0.01 to 1 (0.05 to 0.5)", _rate("(0.01, 1.0)")),
