@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_losses", "loss_figure"]
+__all__ = ["draw_losses", "log_axis", "loss_figure"]
 
 # As a ratio; on longer axes powers of ten alone have numbers.
 _FEW_DECADES = 100.0
@@ -61,8 +61,6 @@ def draw_losses(
       methods: entries of the results by label.
       drawn_as: the look of each label, where they are of more methods than these.
     """
-    from matplotlib.ticker import LogLocator
-
     for label, look in (drawn_as or looks(methods.items())).items():
         if label not in methods:
             continue
@@ -82,8 +80,15 @@ def draw_losses(
         # A band around a mean near zero would reach below it, which a log scale cannot show.
         low = np.maximum(mean - deviation, mean / 10)
         axes.fill_between(rounds, low, mean + deviation, color=look.colour.light, alpha=0.15)
+    log_axis(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def log_axis(axes: Axes) -> None:
+    """Counts what is drawn on a log scale, and as people write losses: 0.3, and not 3 × 10⁻¹."""
+    from matplotlib.ticker import LogLocator
+
     axes.set_yscale("log")
-    # Losses as people write them: 0.3, and not 3 × 10⁻¹.
     axes.yaxis.set_major_formatter("{x:g}")
     lowest, highest = axes.get_ylim()
     if highest < _FEW_DECADES * lowest:
@@ -91,7 +96,6 @@ def draw_losses(
         axes.yaxis.set_minor_formatter("{x:g}")
     else:
         axes.yaxis.set_minor_formatter("")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _drawn(text: str) -> str:

@@ -29,6 +29,7 @@ from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.palette import looks
 from comm_lopt.pictures import empty_figure, without_tex
 from comm_lopt.report import markdown_rows
+from comm_lopt.report.figures import log_axis
 from comm_lopt.train import Link
 from comm_lopt.train.log import ROUNDS_FILE
 from comm_lopt.versions import versions
@@ -47,7 +48,8 @@ METHODS = {
     "LAggR": "lagg-r-1:local_learning_rate=0.1",
 }
 """By label; the theta of a learned one."""
-TARGET = "LocalSGD"
+TARGETS = ("LocalSGD", "SlowMo")
+"""Whose final losses are to be reached."""
 LINKS = (10_000.0, 1_000.0, 100.0)
 """Mbit/s, for which times are computed."""
 THROTTLED = (1_000.0, 100.0)
@@ -157,49 +159,58 @@ def seconds_to(run: Mapping[str, Any], target: float, link: Link | None) -> floa
     return float(reached * a_round)
 
 
-def target_of(results: Mapping[str, Any]) -> float:
-    """Local SGD's final loss: the mean of its last 5 % of rounds."""
-    losses = results["runs"][TARGET]["loopback"]["train_loss"]
+def final_loss(results: Mapping[str, Any], method: str) -> float:
+    """The mean of a method's last 5 % of rounds on the loopback."""
+    losses = results["runs"][method]["loopback"]["train_loss"]
     return float(np.mean(losses[-max(1, len(losses) // 20) :]))
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Costs and times of all methods, as Markdown."""
-    target, links = target_of(results), [Link(mbps) for mbps in results["links"]]
-    header = ["method", "KB sent / received a round", "local steps, ms", "merge, ms", "rounds"]
-    header += [f"{_speed(link.mbps)}: computed s" for link in links]
+    """Costs of all methods, and their times to each target, as Markdown."""
+    runs = results["runs"]
+    kinds = {run["limited_by"] for of in runs.values() for run in of.values()} - {None}
+    rows = [["method", "KB sent / received a round", "local steps, ms", "merge, ms"]]
+    for method, of in runs.items():
+        free = of["loopback"]
+        rows.append(
+            [
+                method,
+                f"{free['bytes_sent'] / 1e3:.0f} / {free['bytes_received'] / 1e3:.0f}",
+                f"{1e3 * free['seconds_working']:.1f}",
+                f"{1e3 * free['seconds_merging']:.1f}",
+            ]
+        )
+    parts = [
+        "# What a round costs, and how long a loss takes",
+        "Local steps and merge, with the global rule and waiting, are medians on the loopback.",
+        markdown_rows(rows),
+    ]
+    for method in TARGETS:
+        if method in runs:
+            target = final_loss(results, method)
+            parts += [
+                f"## To {method}'s final training loss, {target:.4f}",
+                f"T = {results['rounds']}. *Computed* adds the bytes over the link to what was "
+                "measured on the loopback, *seen* is a run on a link limited by "
+                f"{' and '.join(sorted(kinds))}.",
+                markdown_rows(_times(results, target)),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _times(results: Mapping[str, Any], target: float) -> list[list[str]]:
+    links = [Link(mbps) for mbps in results["links"]]
     seen = [name for name in next(iter(results["runs"].values())) if name != "loopback"]
-    header += [f"{_speed(float(name))}: seen s" for name in seen]
-    rows = [header]
+    header = ["method", "rounds", *(f"{_speed(link.mbps)}: computed s" for link in links)]
+    rows = [[*header, *(f"{_speed(float(name))}: seen s" for name in seen)]]
     for method, runs in results["runs"].items():
         free = runs["loopback"]
         reached = rounds_to(np.asarray(free["train_loss"]), target)
-        cells = [
-            method,
-            f"{free['bytes_sent'] / 1e3:.0f} / {free['bytes_received'] / 1e3:.0f}",
-            f"{1e3 * free['seconds_working']:.1f}",
-            f"{1e3 * free['seconds_merging']:.1f}",
-            "-" if reached is None else str(reached),
-        ]
         times = [seconds_to(free, target, link) for link in links]
         times += [seconds_to(runs[name], target, None) for name in seen]
-        rows.append([*cells, *("-" if s is None else f"{s:.2f}" for s in times)])
-    limited = sorted(
-        {run["limited_by"] for runs in results["runs"].values() for run in runs.values()} - {None}
-    )
-    return (
-        "\n\n".join(
-            [
-                "# What a round costs, and how long a loss takes",
-                f"Time to Local SGD's final training loss after {results['rounds']} rounds, "
-                f"{target:.4f}. Local steps and merge (with the global rule and waiting) are "
-                "medians on the loopback; *computed* adds the bytes over the link, *seen* is a "
-                f"run on a link limited by {' and '.join(limited)}.",
-                markdown_rows(rows),
-            ]
-        )
-        + "\n"
-    )
+        told = "-" if reached is None else str(reached)
+        rows.append([method, told, *("-" if s is None else f"{s:.2f}" for s in times)])
+    return rows
 
 
 def _speed(mbps: float) -> str:
@@ -229,7 +240,7 @@ def figure(results: Mapping[str, Any]) -> Any:
             )  # fmt: skip
         axes.set_title(_speed(mbps), fontsize=10)
         axes.set_xlabel("seconds")
-        axes.set_yscale("log")
+        log_axis(axes)
         axes.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(panels)[0].set_ylabel("training loss")
     np.atleast_1d(panels)[-1].legend(frameon=False, fontsize=8)
