@@ -15,7 +15,7 @@ import comm_lopt
 from comm_lopt.pretrained.card import Card, card_text, read_card
 from comm_lopt.theta import ThetaError
 
-DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "index.md"
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "how_to" / "shipped.md"
 
 
 @pytest.fixture
@@ -128,25 +128,12 @@ def loss(params, target):
     return jnp.sum(jnp.square(params["w"] - target))
 
 
-def test_ten_lines_of_the_documentation_train_with_workers(small):
+def test_loop_of_the_documentation_trains_with_workers(ordinary_promotion):
     blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    (text,) = [block for block in blocks if "load(NAME)" in block]
-    targets = jnp.array([0.5, 1.5])  # of two workers
-
-    @jax.jit
-    def mean_of_workers(params, batch, rate):
-        gradients = jax.vmap(lambda t: jax.grad(loss)(params, t + batch))(targets)
-        after = jax.tree.map(lambda p, g: p - rate * g.mean(0), params, gradients)
-        return after, loss(params, 1.0)
-
-    names = {
-        "NAME": small,
-        "params": {"w": jnp.zeros((2, 3))},
-        "rounds": [0.1, -0.1] * 5,
-        "mean_of_workers": mean_of_workers,
-    }
+    (text,) = [block for block in blocks if "def one_round" in block]
+    names = {}
     exec(compile(text, str(DOCS), "exec"), names)
-    assert loss(names["params"], 1.0) < 0.5 * 6
+    assert names["loss"] < 0.2  # It starts at 1.
 
 
 def test_ten_lines_train_alone(small):
