@@ -4,11 +4,11 @@ import pathlib
 import re
 import shlex
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_commands import at_small_size
 
 import comm_lopt
 from comm_lopt import cli
@@ -21,16 +21,6 @@ if not README.exists():
 
 TEXT = README.read_text(encoding="utf-8")
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith("comm-lopt ")]
-SMALL = [
-    "num_rounds = 4",
-    "num_tasks = 2",
-    "truncation_length = 2",
-    "num_meta_steps = 2",
-    "num_workers = 2",
-    "ThetaAdamW.warmup_steps = 1",
-]
-
-
 SHIPPED, WRAPPING, IN_OPTAX = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -73,16 +63,8 @@ def test_commands_run_one_after_another(
         "launch",
     ]  # fmt: skip
     for command in COMMANDS:
-        arguments = shlex.split(command)[1:]
-        if "--config_file" in arguments:
-            training = arguments[0] == "meta-train"
-            # Four processes have at least as many workers.
-            workers = [] if arguments[0] == "launch" else ["num_workers = 2"]
-            bindings = SMALL if training else [SMALL[0], *workers]
-            for binding in bindings:
-                arguments += ["--gin_bindings", binding]
+        arguments = at_small_size(shlex.split(command)[1:])
         assert cli.main(arguments) == 0, capsys.readouterr().err
-    gin.clear_config()
     assert (tmp_path / "runs" / "comparison" / "results.json").exists()
 
 

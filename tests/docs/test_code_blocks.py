@@ -10,8 +10,8 @@ import re
 import shlex
 import sys
 
-import gin
 import pytest
+from small_commands import at_small_size
 
 from comm_lopt import cli
 from comm_lopt.report import page as report_page
@@ -22,12 +22,6 @@ PAGES = sorted((ROOT / "docs").rglob("*.md"))
 if not PAGES:
     pytest.skip("there is no documentation beside an installed package", allow_module_level=True)
 
-SMALL = ["num_rounds = 2", "num_workers = 2", "num_local_steps = 2"]
-TRAINING = [
-    "num_meta_steps = 2", "num_tasks = 2", "truncation_length = 2", "min_rounds = 2",
-    "max_rounds = 2", "ThetaAdamW.warmup_steps = 1", "meta_train.validation_every = 2",
-    "meta_train.validation_seeds = (1000,)",
-]  # fmt: skip
 _FENCE = re.compile(r'^```(\w*)(?: title="([^"]+)")?\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 
 
@@ -50,21 +44,9 @@ def run(command):
         assert (ROOT / words[1]).is_file(), words[1]
     elif words[:2] != ["apt-get", "install"]:
         assert words[0] == "comm-lopt", f"{command}: of what is not run, say ```text"
-        _run_small(words[1:])
-
-
-def _run_small(arguments):
-    if arguments[0] == "launch":
-        arguments = arguments[arguments.index("--") + 1 :]
-    bindings = []
-    if "--config_file" in arguments and arguments[0] != "convert":
-        training = arguments[0] in ("meta-train", "run-train")
-        bindings = [*SMALL, *(TRAINING if training else [])]
-        if "experiments/digits.gin" in arguments:
-            bindings.append("LOptA.hidden_size = 4")
-    flags = [flag for binding in bindings for flag in ("--gin_bindings", binding)]
-    quiet = ["--no_progress"] if arguments[0] == "meta-train" else []
-    assert cli.main([*arguments, *flags, *quiet]) == 0, shlex.join(arguments)
+        # What a launch starts, in this process.
+        arguments = words[1 + words.index("--") :] if words[1] == "launch" else words[1:]
+        assert cli.main(at_small_size(arguments)) == 0, command
 
 
 @pytest.fixture
@@ -95,7 +77,6 @@ def test_every_block_of_the_page_runs(
                 run(line.partition("  #")[0])
         else:
             assert kind == "text", f"{kind}: there is nothing to do with it"
-    gin.clear_config()
 
 
 def test_fence_that_stands_open_is_found():

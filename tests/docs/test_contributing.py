@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from small_commands import at_small_size
 
 from comm_lopt.theta import theta_header
 
@@ -22,17 +23,7 @@ if not PAGE.exists():
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r'^```python title="(.+?)"\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith("comm-lopt ")]
-SMALL = ["num_rounds = 2", "num_workers = 2", "num_local_steps = 2"]
-SMALL_META = [
-    "num_tasks = 2",
-    "truncation_length = 2",
-    "num_meta_steps = 2",
-    "min_rounds = 2",
-    "ThetaAdamW.warmup_steps = 1",
-    "LOptSigns.hidden_size = 4",
-    "stack_antithetic_samples = True",
-    "meta_train.validation_every = 0",
-]
+OF_THE_RULE = ["LOptSigns.hidden_size = 4", "meta_train.validation_every = 0"]
 TOGETHER = """\
 comm-lopt meta-test --config_file tasks/digits_linear.gin
 --gin_bindings 'digits_linear.datasets = @bars_datasets()'
@@ -73,12 +64,9 @@ def add_to_registry(path, block):
 
 def small(command):
     arguments = shlex.split(command)[1:]
-    if "--config_file" in arguments:
-        bindings = [*SMALL, *SMALL_META] if arguments[0] == "meta-train" else SMALL
-        for binding in bindings:
-            arguments += ["--gin_bindings", binding]
-        arguments += [] if arguments[0] == "meta-train" else ["--seeds", "7"]
-    return arguments
+    if arguments[0] == "meta-train":
+        return at_small_size(arguments, *OF_THE_RULE)
+    return at_small_size(arguments) + (["--seeds", "7"] if "--config_file" in arguments else [])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def cost(modules_of):
-    return modules_of("reproduction/cost")("run")
+    return modules_of("reproduction/cost", "reproduction", "generalisation")("run")
 
 
 def record(losses, working, merging, sent, received, limited_by=None):

@@ -83,16 +83,9 @@ class MomentumFeatures:
         delta: jax.Array,
         gradients: jax.Array,
     ) -> jax.Array:
-        """Features of every parameter, not yet normalised.
+        """Features of every parameter, not yet normalised: [F, *s] with F = `num_features(n)`.
 
-        Args:
-          accumulators: after `update` with this round's Δ.
-          param: the tensor, [*s].
-          delta: mean Δ, [*s].
-          gradients: the gradient inputs, [n, *s]: the mean Δ, or the K worker deltas.
-
-        Returns:
-          [F, *s] with F = `num_features(n)`.
+        Arguments are those of `AdaFeatures.features`, a tensor [*s] and n gradient inputs.
         """
         del delta
         return jnp.concatenate([gradients, param[None], accumulators.momentum])

@@ -25,6 +25,7 @@ import numpy as np
 
 from comm_lopt.cli.exit_codes import run_command
 from comm_lopt.meta_test import rounds_to
+from comm_lopt.meta_test.runs import running_mean
 from comm_lopt.optimizers.registry import OPTIMIZERS
 from comm_lopt.palette import looks
 from comm_lopt.pictures import empty_figure, without_tex
@@ -34,9 +35,13 @@ from comm_lopt.train import Link
 from comm_lopt.train.log import ROUNDS_FILE
 from comm_lopt.versions import versions
 
+EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(EXPERIMENTS / "reproduction"))
+
+from tuned import write_record, write_results  # noqa: E402
+
 __all__ = ["main", "seconds_to", "table"]
 
-EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2]
 TASK = EXPERIMENTS / "generalisation" / "tasks" / "mlp.gin"
 TUNED = EXPERIMENTS / "generalisation" / "results" / "mlp"
 METHODS = {
@@ -81,9 +86,7 @@ def _all(flags: argparse.Namespace) -> int:
         "runs": runs,
         "versions": versions(),
     }
-    (out_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (out_dir / "table.md").write_text(table(results), encoding="utf-8")
-    figure(results).savefig(out_dir / "time.png", dpi=150)
+    write_results(out_dir, results, table(results), lambda: figure(results), "time.png")
     return 0
 
 
@@ -128,8 +131,7 @@ def _run(out_dir: pathlib.Path, method: str, mbps: float | None, rounds: int) ->
         "bytes_received": received,
         "limited_by": None if mbps is None else ("tc" if "by tc" in done.stderr else "waiting"),
     }
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(found) + "\n", encoding="utf-8")
+    write_record(record, found)
     print(f"{method}, {_link(mbps)}: {1e3 * working:.1f} + {1e3 * merging:.1f} ms", flush=True)
     return found
 
@@ -144,25 +146,24 @@ def _method_flags(method: str) -> list[str]:
 
 
 def seconds_to(run: Mapping[str, Any], target: float, link: Link | None) -> float | None:
-    """Seconds until a run's loss is at most `target`; None if it never is.
-
-    t · (local steps + merge + bytes / link), where the merge is as measured on the loopback, the
-    global rule and the exchange there included; on the link that a run was measured on (None)
-    without the last term.
-    """
+    """Seconds until a run's loss is at most `target`; None if it never is."""
     reached = rounds_to(np.asarray(run["train_loss"]), target)
-    if reached is None:
-        return None
-    a_round = run["seconds_working"] + run["seconds_merging"]
-    if link is not None:
-        a_round += link.seconds(run["bytes_sent"], run["bytes_received"])
-    return float(reached * a_round)
+    return None if reached is None else reached * _seconds_per_round(run, link)
+
+
+def _seconds_per_round(run: Mapping[str, Any], link: Link | None) -> float:
+    """Local steps + merge + bytes / link.
+
+    The merge is as measured on the loopback, the global rule and the exchange there included; on
+    the link that a run was measured on (None) the last term is left out.
+    """
+    measured: float = run["seconds_working"] + run["seconds_merging"]
+    return measured + (link.seconds(run["bytes_sent"], run["bytes_received"]) if link else 0.0)
 
 
 def final_loss(results: Mapping[str, Any], method: str) -> float:
     """The mean of a method's last 5 % of rounds on the loopback."""
-    losses = results["runs"][method]["loopback"]["train_loss"]
-    return float(np.mean(losses[-max(1, len(losses) // 20) :]))
+    return float(running_mean(results["runs"][method]["loopback"]["train_loss"])[-1])
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -229,10 +230,8 @@ def figure(results: Mapping[str, Any]) -> Any:
     )
     for axes, mbps in zip(np.atleast_1d(panels), results["links"], strict=True):
         for method, runs in results["runs"].items():
-            run, link = runs["loopback"], Link(mbps)
-            a_round = run["seconds_working"] + run["seconds_merging"]
-            a_round += link.seconds(run["bytes_sent"], run["bytes_received"])
-            seconds = a_round * np.arange(1, 1 + len(run["train_loss"]))
+            run = runs["loopback"]
+            seconds = _seconds_per_round(run, Link(mbps)) * np.arange(1, 1 + len(run["train_loss"]))
             look = drawn_as[method]
             axes.plot(
                 seconds, run["train_loss"], label=method, color=look.colour.light,
