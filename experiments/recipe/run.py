@@ -17,8 +17,7 @@ from typing import Any
 
 import gin
 import jax
-from generalisation import write_results
-from kept import kept, made_once
+from generalisation import kept, made_once, write_results
 from lines import LINES
 from selection import RATES, SEEDS, TASKS, SelectionTask, judged, load, tuned_baseline
 from summary import of_line, of_theta

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from generalisation import BASELINES, TUNING_SEEDS, tune
+from generalisation import BASELINES, TUNING_SEEDS, made_once, tune
 from jax.flatten_util import ravel_pytree
-from kept import made_once
 
 import comm_lopt
 from comm_lopt.meta_test import Problem, meta_test_problem, run

@@ -19,7 +19,7 @@ def record(losses, working, merging, sent, received, limited_by=None):
 
 
 @pytest.fixture
-def records(tmp_path):
+def records(cost, tmp_path):
     """Four rounds of two methods on three links."""
     folder = tmp_path / "records"
     folder.mkdir()
@@ -27,6 +27,9 @@ def records(tmp_path):
         limited_by = None if link == "loopback" else "tc"
         for method, losses in (("LocalSGD", [4.0, 3.0, 2.0, 1.0]), ("LOptR", [2.0, 1.0, 0.5, 0.1])):
             found = record(losses, 0.03, merging, 500_000, 1_000_000, limited_by)
+            found["description"] = cost.description(
+                method, None if link == "loopback" else float(link), 4
+            )
             (folder / f"{method}_{link}_4.json").write_text(json.dumps(found), encoding="utf-8")
     return tmp_path
 
@@ -52,3 +55,17 @@ def test_seconds_to_a_loss_are_those_counted_by_hand(cost, records, monkeypatch)
 def test_loss_that_is_not_reached_has_no_time(cost):
     run = record([3.0, 2.0], 0.03, 0.01, 10, 10)
     assert cost.seconds_to(run, 1.0, None) is None
+
+
+def test_what_was_run_with_other_values_is_run_again(cost, records, monkeypatch):
+    class StartedError(Exception):
+        pass
+
+    def started(*arguments, **keywords):
+        raise StartedError
+
+    monkeypatch.setattr(subprocess, "run", started)
+    command = ["--out_dir", str(records), "--methods", "LOptR", "--rounds", "4"]
+    monkeypatch.setitem(cost.METHODS, "LOptR", "lopt-r-1:local_learning_rate=0.2")
+    with pytest.raises(StartedError):
+        cost.main(command)

@@ -38,9 +38,9 @@ from comm_lopt.versions import versions
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(EXPERIMENTS / "reproduction"))
 
-from tuned import write_record, write_results  # noqa: E402
+from tuned import made_once, write_results  # noqa: E402
 
-__all__ = ["main", "seconds_to", "table"]
+__all__ = ["description", "main", "seconds_to", "table"]
 
 TASK = EXPERIMENTS / "generalisation" / "tasks" / "mlp.gin"
 TUNED = EXPERIMENTS / "generalisation" / "results" / "mlp"
@@ -96,11 +96,26 @@ def _link(mbps: float | None) -> str:
 
 def _run(out_dir: pathlib.Path, method: str, mbps: float | None, rounds: int) -> dict[str, Any]:
     """A run of a method on a link: medians of a round's seconds, its losses and bytes."""
-    record = out_dir / "records" / f"{method}_{_link(mbps)}_{rounds}.json"
-    if record.exists():
-        found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        return found
-    folder = out_dir / "runs" / f"{method}_{_link(mbps)}_{rounds}"
+    name = f"{method}_{_link(mbps)}_{rounds}"
+    found = made_once(
+        out_dir / "records" / f"{name}.json",
+        description(method, mbps, rounds),
+        lambda: _measured(out_dir / "runs" / name, method, mbps, rounds),
+    )
+    return {key: value for key, value in found.items() if key != "description"}
+
+
+def description(method: str, mbps: float | None, rounds: int) -> dict[str, Any]:
+    """What decides the record of a run."""
+    return {
+        "task": TASK.read_text(encoding="utf-8"),
+        "method": _method_flags(method),
+        "rounds": rounds,
+        "mbps": mbps,
+    }
+
+
+def _measured(folder: pathlib.Path, method: str, mbps: float | None, rounds: int) -> dict[str, Any]:
     throttle = [] if mbps is None else ["--throttle_mbps", f"{mbps:g}"]
     command = [
         sys.executable, "-m", "comm_lopt", "launch", "-n", "2", "--cores_per_process", "1",
@@ -123,7 +138,7 @@ def _run(out_dir: pathlib.Path, method: str, mbps: float | None, rounds: int) ->
         float(np.median([float(row[f"seconds_{what}"]) for row in rows[len(rows) // 4 :]]))
         for what in ("working", "merging")
     )
-    found = {
+    found: dict[str, Any] = {
         "train_loss": [float(row["train_loss"]) for row in rows],
         "seconds_working": working,
         "seconds_merging": merging,
@@ -131,7 +146,6 @@ def _run(out_dir: pathlib.Path, method: str, mbps: float | None, rounds: int) ->
         "bytes_received": received,
         "limited_by": None if mbps is None else ("tc" if "by tc" in done.stderr else "waiting"),
     }
-    write_record(record, found)
     print(f"{method}, {_link(mbps)}: {1e3 * working:.1f} + {1e3 * merging:.1f} ms", flush=True)
     return found
 

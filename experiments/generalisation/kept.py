@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from generalisation import write_record
+from records import write_record
 
 from comm_lopt.atomic import locked
 from comm_lopt.meta_test import ResultsError, read_json
@@ -25,7 +25,8 @@ def made_once(
 
     Args:
       path: the record's file.
-      description: what decides it, as JSON values; "problems" are of `Problem.describe()`, by name.
+      description: what decides it, as JSON values; "problems", if there are any, are of
+        `Problem.describe()`, by name.
       make: does the work; the record is what it returns, with "description".
 
     Raises:
@@ -47,7 +48,7 @@ def kept(path: pathlib.Path, description: Mapping[str, Any]) -> Record | None:
         return None
     record = read_json(path, _check)
     there, here = record["description"], json.loads(json.dumps(description))
-    problems = there.pop("problems"), here.pop("problems")
+    problems = there.pop("problems", {}), here.pop("problems", {})
     same = there == here and problems[0].keys() == problems[1].keys()
     if not same or any(differences(problems[0][name], told) for name, told in problems[1].items()):
         return None
@@ -55,5 +56,5 @@ def kept(path: pathlib.Path, description: Mapping[str, Any]) -> Record | None:
 
 
 def _check(record: Any) -> None:
-    if not isinstance(record, dict) or "problems" not in record.get("description", ()):
+    if not isinstance(record, dict) or not isinstance(record.get("description"), dict):
         raise ResultsError("it does not say what it is of")
