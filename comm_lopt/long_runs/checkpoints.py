@@ -11,14 +11,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import itertools
-import json
 import logging
 import os
 import pathlib
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -27,8 +24,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
-import safetensors.numpy
 from orbax.checkpoint.checkpoint_managers import (
     AnyPreservationPolicy,
     LatestN,
@@ -36,6 +31,15 @@ from orbax.checkpoint.checkpoint_managers import (
 )
 from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals, Future
 
+from comm_lopt.long_runs.checkpoint_files import (
+    NOT_THERE,
+    DamageError,
+    named_leaves,
+    packed,
+    read_files,
+    read_files_patiently,
+    unpacked,
+)
 from comm_lopt.long_runs.errors import CheckpointError, ResumeError, SaveError
 
 __all__ = ["Checkpoints", "Restored"]
@@ -44,15 +48,7 @@ PyTree = Any
 
 _ORBAX_LOGGER = logging.getLogger("absl")
 _STATE = "state"
-_ARRAYS, _INFO, _DIGESTS = "arrays.safetensors", "info.json", "sha256"
 _SLACK = 1 << 16
-# A file system of a network can fail for a moment. Seconds to wait before reading again.
-_READ_AGAIN_AFTER = (0.1, 1.0, 5.0)
-_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-
-
-class _Damage(Exception):
-    """A checkpoint whose files are not those that were saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +133,7 @@ class Checkpoints:
           SaveError: this or the one before could not be written.
           ValueError: two arrays of `state` have one name.
         """
-        files = _packed(_named_leaves(state), info)
+        files = packed(named_leaves(state), info)
         self.wait()
         self._best.meta_step = best
         with self._saving(f"the checkpoint of {self._unit} {meta_step}"):
@@ -163,7 +159,7 @@ class Checkpoints:
         self.wait()
         try:
             self._read(meta_step)
-        except (_Damage, OSError) as error:
+        except (DamageError, OSError) as error:
             raise SaveError(
                 f"the checkpoint {self._folder / str(meta_step)} was written and cannot be read "
                 f"back ({error}), so that the run could not be resumed; pass another "
@@ -185,18 +181,18 @@ class Checkpoints:
             of an earlier format.
           OSError: a file cannot be read, which says nothing about what is in it.
         """
-        damaged: dict[int, _Damage] = {}
+        damaged: dict[int, DamageError] = {}
         for meta_step in reversed(self.meta_steps):
             try:
                 leaves, info = self._read(meta_step)
-            except _Damage as damage:
+            except DamageError as damage:
                 damaged[meta_step] = damage
                 continue
             like = template(meta_step, info)
             self._check_fit(meta_step, leaves, like)
             if damaged:
                 self._set_aside(damaged, meta_step)
-            ordered = [jnp.asarray(leaves[name]) for name in _named_leaves(like)]
+            ordered = [jnp.asarray(leaves[name]) for name in named_leaves(like)]
             state = jax.tree.unflatten(jax.tree.structure(like), ordered)
             return Restored(meta_step, state, info)
         told = "; ".join(f"{number}: {damage}" for number, damage in damaged.items())
@@ -215,14 +211,14 @@ class Checkpoints:
     def _read(self, meta_step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         folder = self._folder / str(meta_step)
         try:
-            return _unpacked(_read_files_patiently(folder / _STATE))
-        except _NOT_THERE as error:
+            return unpacked(read_files_patiently(folder / _STATE))
+        except NOT_THERE as error:
             if (folder / "info" / "metadata").exists():
                 raise ResumeError(
                     f"{folder} is of an earlier comm_lopt, in a format that this one does not "
                     "read; go on with the version that began the run, or start in another folder."
                 ) from error
-            raise _Damage(_short(error)) from error
+            raise DamageError(_short(error)) from error
         except OSError as error:
             raise OSError(
                 f"the checkpoint {folder} cannot be read ({_short(error)}); nothing was changed. "
@@ -230,7 +226,7 @@ class Checkpoints:
                 "mended, move that checkpoint away, and the one before it is taken."
             ) from error
 
-    def _set_aside(self, damaged: Mapping[int, _Damage], taken: int) -> None:
+    def _set_aside(self, damaged: Mapping[int, DamageError], taken: int) -> None:
         """Renames damaged checkpoints, of which something may still be saved by hand."""
         for number, damage in damaged.items():
             path = self._folder / str(number)
@@ -247,7 +243,7 @@ class Checkpoints:
     def _check_fit(
         self, meta_step: int, leaves: Mapping[str, np.ndarray], template: PyTree
     ) -> None:
-        expected = {name: _kind(leaf) for name, leaf in _named_leaves(template).items()}
+        expected = {name: _kind(leaf) for name, leaf in named_leaves(template).items()}
         found = {name: _kind(leaf) for name, leaf in leaves.items()}
         names = sorted(expected.keys() | found.keys())
         different = [name for name in names if expected.get(name) != found.get(name)]
@@ -308,7 +304,7 @@ class _FilesHandler(ocp.AsyncCheckpointHandler):
         raise NotImplementedError("checkpoints are saved in the background")
 
     def restore(self, directory: Any, args: Any = None) -> dict[str, bytes]:
-        return _read_files(pathlib.Path(directory))
+        return read_files(pathlib.Path(directory))
 
 
 @ocp.args.register_with_handler(_FilesHandler, for_save=True, for_restore=True)
@@ -324,69 +320,6 @@ async def _write_files(directory: Any, files: Mapping[str, bytes]) -> None:
             # On disk before the checkpoint has its name: a power cut must not empty it.
             file.flush()
             os.fsync(file.fileno())
-
-
-def _read_files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Raises _Damage unless the files are those that were written."""
-    files = {name: (folder / name).read_bytes() for name in (_ARRAYS, _INFO, _DIGESTS)}
-    if files.pop(_DIGESTS) != _digests(files):
-        raise _Damage("its content is not what was saved")
-    return files
-
-
-def _read_files_patiently(folder: pathlib.Path) -> dict[str, bytes]:
-    for seconds in _READ_AGAIN_AFTER:
-        try:
-            return _read_files(folder)
-        except _NOT_THERE:
-            raise
-        except OSError:
-            time.sleep(seconds)
-    return _read_files(folder)
-
-
-def _digests(files: Mapping[str, bytes]) -> bytes:
-    """The SHA-256 of each file, as `sha256sum --check` reads them."""
-    digests = [(hashlib.sha256(content).hexdigest(), name) for name, content in files.items()]
-    return "".join(f"{digest}  {name}\n" for digest, name in digests).encode()
-
-
-def _packed(leaves: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, bytes]:
-    """Files of a checkpoint, in which `leaves` are copied."""
-    # Safetensors writes what lies in memory, in whatever order.
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
-    # It has other names for types, and reads fewer of them than it writes.
-    dtypes = {name: str(array.dtype) for name, array in arrays.items()}
-    files = {
-        _ARRAYS: safetensors.numpy.save(arrays),
-        _INFO: json.dumps({"dtypes": dtypes, "info": dict(info)}, indent=1).encode(),
-    }
-    return {**files, _DIGESTS: _digests(files)}
-
-
-def _unpacked(files: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    saved = json.loads(files[_INFO])
-    leaves = {
-        name: np.frombuffer(array["data"], saved["dtypes"][name]).reshape(array["shape"])
-        for name, array in safetensors.deserialize(files[_ARRAYS])
-    }
-    return leaves, saved["info"]
-
-
-def _named_leaves(state: PyTree) -> dict[str, Any]:
-    """Arrays by path, such as "[0]['a.b'].c", which no two paths share.
-
-    Upstream's states begin with numbers of Python (a count of steps) where later an array is;
-    JAX says of which type that is.
-    """
-    paths = jax.tree_util.tree_leaves_with_path(state)
-    leaves = {jax.tree_util.keystr(path): jnp.asarray(leaf) for path, leaf in paths}
-    if len(leaves) != len(paths):
-        raise ValueError(
-            "two arrays of the state have one name, since a class registered with JAX gives two "
-            "children one key; give each a key of its own."
-        )
-    return leaves
 
 
 def _kind(leaf: Any) -> str:

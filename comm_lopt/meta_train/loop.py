@@ -6,7 +6,7 @@ import contextlib
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gin
@@ -14,7 +14,6 @@ import jax
 import numpy as np
 
 from comm_lopt import upstream
-from comm_lopt.atomic import locked
 from comm_lopt.checks import (
     require_at_least_one,
     require_jax_option_off,
@@ -24,7 +23,7 @@ from comm_lopt.checks import (
 from comm_lopt.data.feeding.as_arguments import data_as_arguments
 from comm_lopt.data.feeding.positions import close, part_sizes, reseed
 from comm_lopt.long_runs.checkpoints import Checkpoints
-from comm_lopt.long_runs.errors import writing
+from comm_lopt.long_runs.own_folder import CHECKPOINTS, alone_in, refuse_another_run
 from comm_lopt.long_runs.stop_signals import StopSignals
 from comm_lopt.meta_train.figure import draw
 from comm_lopt.meta_train.log import METRICS_FILE, MetaTrainLog
@@ -44,7 +43,7 @@ __all__ = ["check_fit", "meta_train"]
 
 PyTree = Any
 
-_CHECKPOINTS = "checkpoints"
+_FOLDER_FLAG = "--train_log_dir"
 _OF_WORKERS = {
     "worker_deltas": "each worker's delta",
     "worker_squares": "the mean of the workers' squared deltas",
@@ -170,7 +169,7 @@ def meta_train(
     progress = progress and first
     with together():
         if first:
-            _refuse_another_run(folder, resume)
+            refuse_another_run(folder, METRICS_FILE, resume, _FOLDER_FLAG)
         key = jax.random.PRNGKey(seed)
         theta_key, estimator_key, unrolls_key, key = jax.random.split(key, 4)
         learner = upstream.configured_gradient_learner(num_meta_steps)
@@ -218,15 +217,14 @@ def meta_train(
     with contextlib.ExitStack() as stack:
         with together():
             if first:
-                stack.enter_context(_alone_in(folder))
-                _refuse_another_run(folder, resume)
+                stack.enter_context(alone_in(folder, METRICS_FILE, resume, _FOLDER_FLAG))
         stop = stack.enter_context(StopSignals())
         stack.enter_context(data_as_arguments())
         for family in families:
             stack.callback(close, family.datasets)
         checkpoints = log = None
         if first:
-            checkpoints = Checkpoints(folder / _CHECKPOINTS, keep_checkpoints)
+            checkpoints = Checkpoints(folder / CHECKPOINTS, keep_checkpoints)
             stack.callback(checkpoints.close)
         run = Run(parts, checkpoints, theta_key, unrolls_key, key)
         if first:
@@ -238,29 +236,6 @@ def meta_train(
             draw(folder)
         wait_for_all()
     return learned_opt, jax.tree.map(np.asarray, run.theta)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
-    """Makes the run's folder and keeps other processes out; says so if it cannot be written."""
-    busy = (
-        f"another process is meta-training in {folder}; wait until it has ended, or pass another "
-        "--train_log_dir."
-    )
-    with contextlib.ExitStack() as stack:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(folder / ".lock", busy))
-        yield
-
-
-def _refuse_another_run(folder: pathlib.Path, resume: bool) -> None:
-    started = (folder / METRICS_FILE).exists() or any((folder / _CHECKPOINTS).glob("[0-9]*"))
-    if started and not resume:
-        raise FileExistsError(
-            f"{folder} holds another meta-training run; pass --resume to go on with it, or "
-            "another --train_log_dir."
-        )
 
 
 def _tell_parts(family: upstream.TaskFamily, aloud: bool) -> None:

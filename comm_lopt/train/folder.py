@@ -12,9 +12,10 @@ import gin
 import jax
 import numpy as np
 
-from comm_lopt.atomic import locked, replacing
+from comm_lopt.atomic import replacing
 from comm_lopt.long_runs.checkpoints import Checkpoints
 from comm_lopt.long_runs.errors import ResumeError
+from comm_lopt.long_runs.own_folder import CHECKPOINTS, alone_in
 from comm_lopt.meta_test.problem import Problem, differences
 from comm_lopt.train.log import ROUNDS_FILE, TrainLog
 
@@ -22,7 +23,7 @@ __all__ = ["RunFolder"]
 
 PyTree = Any
 
-_CHECKPOINTS, _CONFIG_FILE = "checkpoints", "config.gin"
+_CONFIG_FILE = "config.gin"
 
 
 class RunFolder:
@@ -33,16 +34,8 @@ class RunFolder:
         self._checkpoints: Checkpoints | None = None
         if jax.process_index():
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(
-            locked(folder / ".lock", f"another process trains in {folder}; pass another --out_dir.")
-        )
-        started = (folder / ROUNDS_FILE).exists() or any((folder / _CHECKPOINTS).glob("[0-9]*"))
-        if started and not resume:
-            raise FileExistsError(
-                f"{folder} holds another run; pass --resume to go on with it, or another --out_dir."
-            )
-        self._checkpoints = Checkpoints(folder / _CHECKPOINTS, keep, "round", "--out_dir")
+        stack.enter_context(alone_in(folder, ROUNDS_FILE, resume, "--out_dir"))
+        self._checkpoints = Checkpoints(folder / CHECKPOINTS, keep, "round", "--out_dir")
         stack.callback(self._checkpoints.close)
 
     def restored(self, template: PyTree, told: Mapping[str, Any]) -> tuple[int, PyTree] | None:

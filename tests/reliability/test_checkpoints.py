@@ -165,9 +165,9 @@ def test_checkpoint_of_the_earlier_format_is_refused_and_stays(tmp_path):
 
 
 def test_run_whose_first_checkpoint_cannot_be_read_back_ends_at_its_start(tmp_path, monkeypatch):
-    packed = checkpoints_module._packed
+    packed = checkpoints_module.packed
     monkeypatch.setattr(
-        checkpoints_module, "_packed", lambda *args: {**packed(*args), "info.json": b"{}"}
+        checkpoints_module, "packed", lambda *args: {**packed(*args), "info.json": b"{}"}
     )
     with pytest.raises(SaveError, match="0 was written and cannot be read back .its content"):
         run(tmp_path)

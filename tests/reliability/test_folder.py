@@ -34,7 +34,7 @@ def small_disk(folder, size):
 
 
 def test_second_run_in_a_folder_is_refused(tmp_path):
-    refused = pytest.raises(FileExistsError, match="another process is meta-training in")
+    refused = pytest.raises(FileExistsError, match="another process is at the run in")
     with filelock.FileLock(tmp_path / ".lock"), refused:
         run(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
