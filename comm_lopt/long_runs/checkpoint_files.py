@@ -40,7 +40,12 @@ class DamageError(Exception):
 
 
 def read_files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Raises DamageError unless the files are those that were written."""
+    """The files in a checkpoint's folder, by name.
+
+    Raises:
+      DamageError: they are not those that were written.
+      OSError: one cannot be read, or is not there.
+    """
     files = {name: (folder / name).read_bytes() for name in (_ARRAYS, _INFO, _DIGESTS)}
     if files.pop(_DIGESTS) != _digests(files):
         raise DamageError("its content is not what was saved")
@@ -48,6 +53,7 @@ def read_files(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def read_files_patiently(folder: pathlib.Path) -> dict[str, bytes]:
+    """As `read_files`, and again after a while where a disk fails."""
     for seconds in _READ_AGAIN_AFTER:
         try:
             return read_files(folder)
@@ -65,7 +71,7 @@ def _digests(files: Mapping[str, bytes]) -> bytes:
 
 
 def packed(leaves: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, bytes]:
-    """Files of a checkpoint, in which `leaves` are copied."""
+    """Files of a checkpoint, in which `leaves`, arrays of any shape by name, are copied."""
     # Safetensors writes what lies in memory, in whatever order.
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in leaves.items()}
     # It has other names for types, and reads fewer of them than it writes.
@@ -78,6 +84,7 @@ def packed(leaves: Mapping[str, Any], info: Mapping[str, Any]) -> dict[str, byte
 
 
 def unpacked(files: Mapping[str, bytes]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays of any shape by name, what was told beside them) of `packed`."""
     saved = json.loads(files[_INFO])
     leaves = {
         name: np.frombuffer(array["data"], saved["dtypes"][name]).reshape(array["shape"])

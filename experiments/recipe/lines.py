@@ -119,6 +119,7 @@ LINES: Mapping[str, Line] = {
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),
     "families_4": _families("four families: MLP, deep MLP, convnet, GRU", "deep", "conv", "gru"),
+    "steps": Line("two families: H 4 and H 1", files=("families/steps.gin",)),
     "workers": Line("three families: K 8, H 4; 16, 2; 2, 16", files=("families/workers.gin",)),
     "reparametrised": Line(
         "tensors scaled by 0.3 to 3 (upstream)", files=("families/reparametrised.gin",)

@@ -25,15 +25,7 @@ from jax.experimental import pallas
 from comm_lopt.optimizers.learned.features import FeatureParts, View
 from comm_lopt.optimizers.learned.per_parameter_mlp import Layer, any_moved, folded_layers
 
-try:
-    from jax.experimental.pallas import triton
-except ImportError:  # JAX 0.12 announces that it will go.
-    triton = None  # type: ignore[assignment]
-
-__all__ = ["TRITON", "fused_mean_squares", "fused_step"]
-
-TRITON = triton is not None
-"""Whether this JAX compiles Pallas kernels with Triton; without it they run interpreted only."""
+__all__ = ["fused_mean_squares", "fused_step", "triton"]
 
 PyTree = Any
 
@@ -46,6 +38,18 @@ _SMALLEST_SIDE, _LARGEST_SIDE = 16, 32
 # As exact as float32, on units that know shorter numbers alone: each is taken as a sum of two.
 _PRECISION = jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
 _LARGEST_INDEX = np.iinfo(np.int32).max
+
+
+def triton() -> Any:
+    """Pallas' part that compiles kernels with Triton, or None where this JAX has none.
+
+    Without it they run interpreted only. It takes a tenth of a second to import, for GPUs alone.
+    """
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError:  # JAX 0.12 announces that it will go.
+        return None
+    return triton
 
 
 def fused_step(
@@ -174,11 +178,15 @@ def _run(
       interpret: see `fused_step`.
     """
     size = math.prod(view.sizes)
-    if not (TRITON or interpret):
-        raise NotImplementedError(
-            f"JAX {jax.__version__} no longer compiles Pallas kernels with Triton; build "
-            'the optimizer with implementation="auto" or "plain".'
-        )
+    compiler_params = None
+    if not interpret:
+        compiler = triton()
+        if compiler is None:
+            raise NotImplementedError(
+                f"JAX {jax.__version__} no longer compiles Pallas kernels with Triton; build "
+                'the optimizer with implementation="auto" or "plain".'
+            )
+        compiler_params = compiler.CompilerParams(num_warps=_WARPS, num_stages=1)
     arrays, treedef = jax.tree.flatten(data)
     inputs_of: Callable[[list[_Input]], PyTree] = treedef.unflatten  # type: ignore[attr-defined]
     arrays = [view.of(array) for array in arrays]
@@ -208,7 +216,7 @@ def _run(
         kernel,
         out_shape=jax.ShapeDtypeStruct(out_shape, jnp.float32),
         grid=(pallas.cdiv(size, block_size),),
-        compiler_params=triton.CompilerParams(num_warps=_WARPS, num_stages=1) if TRITON else None,
+        compiler_params=compiler_params,
         interpret=interpret,
         name=program.__name__,
     )(*weights, *(array.reshape(-1) for array in arrays))
