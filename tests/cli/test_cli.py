@@ -24,6 +24,7 @@ SMALL_TRAINING = [
         "truncation_length = 2",
         "num_meta_steps = 2",
         "ThetaAdamW.warmup_steps = 1",
+        "stack_antithetic_samples = True",  # One program to compile, not two.
         "LOptA.hidden_size = 4",
     )
     for flag in ("--gin_bindings", binding)
