@@ -12,8 +12,8 @@ PyTree = Any
 class RoundState(NamedTuple):
     """Model state, and what a round hands on beside it.
 
-    Worker deltas, squares and weights exist only between the task's loss and the rule's update:
-    they are never stored. Only `model_state` is evaluated.
+    Worker deltas, squares, weights and the loss at the start exist only between the task's loss and
+    the rule's update: they are never stored. Only `model_state` is evaluated.
 
     Attributes:
       model_state: the inner task's model state, a tree of arrays, merged over workers.
@@ -25,6 +25,7 @@ class RoundState(NamedTuple):
       local_rate: a scalar that γ is multiplied by, where the rule steers it.
       residuals: what error feedback has not sent yet, trees of [K, ...] and of [1, ...]; see
         `Compression`.
+      start_loss: the training loss at the round's start, a scalar, where the rule steers γ.
     """
 
     model_state: PyTree
@@ -34,6 +35,7 @@ class RoundState(NamedTuple):
     worker_squares: PyTree = None
     local_rate: PyTree = None
     residuals: PyTree = None
+    start_loss: PyTree = None
 
 
 def round_state(state: PyTree) -> RoundState:

@@ -31,7 +31,7 @@ def one_worker(num_steps=400, h=8):
     @nnx.jit
     def step(model, optimizer, images, labels):
         loss, gradient = nnx.value_and_grad(loss_of)(model, images, labels)
-        optimizer.update(model, gradient)
+        optimizer.update(model, gradient, value=loss)
         return loss
 
     return [float(step(model, optimizer, *batch)) for batch in batches(num_steps)]

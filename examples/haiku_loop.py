@@ -26,7 +26,7 @@ def one_worker(num_steps=400, h=8):
     @jax.jit
     def step(params, state, images, labels):
         loss, gradient = jax.value_and_grad(loss_fn)(params, images, labels)
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params, value=loss)
         return optax.apply_updates(params, updates), state, loss
 
     losses = []

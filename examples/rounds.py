@@ -21,14 +21,16 @@ def train(loss_fn, params, batches, name="lopt-r-1"):
             return jax.tree.map(lambda p, g: p - rate * g, params, gradient), loss
 
         after, losses = jax.lax.scan(step, params, batches)
-        return jax.tree.map(jnp.subtract, params, after), losses.mean()
+        return jax.tree.map(jnp.subtract, params, after), (losses.mean(), losses[0])
 
     @jax.jit
     def one_round(params, state, batches):
         rate = pretrained.card.recommended.local_learning_rate * comm_lopt.local_rate_of(state)
         deltas, losses = jax.vmap(local_steps, in_axes=(None, None, 0))(params, rate, batches)
-        delta, loss = jax.tree.map(lambda x: x.mean(0), (deltas, losses))  # what is communicated
-        updates, state = outer.update(delta, state, params, value=loss)
+        # What is communicated.
+        delta, (loss, start_loss) = jax.tree.map(lambda x: x.mean(0), (deltas, losses))
+        told = {"value": loss, "start_value": start_loss}
+        updates, state = outer.update(delta, state, params, **told)
         return optax.apply_updates(params, updates), state, loss
 
     losses = []

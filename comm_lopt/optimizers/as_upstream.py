@@ -82,7 +82,10 @@ class GlobalOptimizer(Optimizer):
         key: jax.Array | None = None,
         **kwargs: Any,
     ) -> GlobalOptimizerState:
-        """One global update on `grad`; the transformation is given `loss` as its `value`."""
+        """One global update on `grad`; the transformation is given `loss` as its `value`.
+
+        And the loss at the round's start, where that is known, as its `start_value`.
+        """
         del key, kwargs
         carried = round_state(model_state)
         params, transform_state = self._advance(
@@ -93,6 +96,7 @@ class GlobalOptimizer(Optimizer):
             worker_weights=carried.worker_weights,
             worker_squares=carried.worker_squares,
             value=loss,
+            start_value=carried.start_loss,
         )
         return GlobalOptimizerState(
             params=params,

@@ -26,12 +26,16 @@ class EveryHStepsState(NamedTuple):
       start: W at the round's start, like the parameters but of at least float32. Rounded to the
         parameters' own type it is what they were then.
       count: steps done in this round, int32.
+      sum_of_values: of the losses of this round's steps that `update` was told, a scalar.
+      first_value: that of its first step, a scalar.
     """
 
     inner: PyTree
     outer: PyTree
     start: PyTree
     count: jax.Array  # type: ignore[assignment]
+    sum_of_values: jax.Array
+    first_value: jax.Array
 
 
 def every_h_steps(
@@ -47,7 +51,10 @@ def every_h_steps(
     `outer` is any rule of this package, learned ones included, or of optax: `optax.sgd(0.5)` makes
     it Lookahead (Zhang et al. 2019, algorithm 1), `nesterov(0.7, 0.8)` around `optax.adamw` DiLoCo
     with one worker (Thérien et al. 2025), and around SGD or Muon SNOO (Kallusky et al. 2025). A
-    rule for K = 1 worker deltas gets Δ as that one, and Δ² as the mean of the workers' squares.
+    rule for K = 1 worker deltas gets Δ as that one, and Δ² as the mean of the workers' squares. If
+    `update` is given `value`, the loss of the step, as optax calls it, the rule gets the mean over
+    the round as `value` and the first as `start_value`; a rule that steers γ then undoes rounds
+    that go wrong (`Steering`).
 
     The parameters are those that a model trains with and are saved as they are. The updates
     must be applied as they come, so that learning rates, schedules and weight decay stand inside
@@ -74,9 +81,11 @@ def every_h_steps(
 
     def init(params: PyTree) -> EveryHStepsState:
         start = jax.tree.map(widened, params)
+        # An array each, since states are donated.
         return EveryHStepsState(
-            inner.init(params), outer.init(start), start, jnp.zeros((), jnp.int32)
-        )
+            inner.init(params), outer.init(start), start, jnp.zeros((), jnp.int32),
+            jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32),
+        )  # fmt: skip
 
     def update(
         gradient: PyTree, state: EveryHStepsState, params: PyTree = None, **extra: Any
@@ -85,6 +94,13 @@ def every_h_steps(
             raise ValueError("every_h_steps needs params; pass update(gradient, state, params).")
         steering = scaled_by(inner, local_rate_of(state.outer))
         steps, inner_state = steering.update(gradient, state.inner, params, **extra)
+        total, first, losses = state.sum_of_values, state.first_value, {}
+        if extra.get("value") is not None:
+            value = jnp.asarray(extra["value"], jnp.float32)
+            begins = state.count == 0
+            total = jnp.where(begins, value, total + value)
+            first = jnp.where(begins, value, first)
+            losses = {"value": total / h, "start_value": first}
 
         def end_of_round(steps: PyTree, outer_state: PyTree, start: PyTree) -> tuple:
             now = optax.apply_updates(params, steps)
@@ -99,7 +115,7 @@ def every_h_steps(
             workers = jax.tree.map(lambda d: d[None], delta)
             squares = jax.tree.map(jnp.square, delta)
             outer_steps, outer_state = outer.update(
-                delta, outer_state, start, worker_deltas=workers, worker_squares=squares
+                delta, outer_state, start, worker_deltas=workers, worker_squares=squares, **losses
             )
             wanted = optax.apply_updates(start, outer_steps)
             steps = jax.tree.map(
@@ -117,7 +133,7 @@ def every_h_steps(
             ends, end_of_round, within_round, steps, state.outer, state.start
         )
         count = jnp.where(ends, 0, count)
-        return steps, EveryHStepsState(inner_state, outer_state, start, count)
+        return steps, EveryHStepsState(inner_state, outer_state, start, count, total, first)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

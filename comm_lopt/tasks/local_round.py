@@ -90,6 +90,7 @@ class RoundOutput(NamedTuple):
       worker_squares: q, of the shapes of `delta`, if asked for: the (weighted) mean over workers
         of the squares of their deltas.
       residuals: what error feedback has not sent yet, where deltas are compressed.
+      start_loss: as `loss`, a scalar, of the first local step alone, at the round's weights.
     """
 
     loss: jax.Array
@@ -100,6 +101,7 @@ class RoundOutput(NamedTuple):
     local_opt_states: PyTree
     worker_squares: PyTree = None
     residuals: Residuals | None = None
+    start_loss: jax.Array | None = None
 
 
 def local_round(
@@ -285,6 +287,7 @@ def merged(
         _of_those_there(local_opt_states, work.local_opt_states, weights),
         mean_of_squares(deltas, weights) if worker_squares else None,
         residuals,
+        mean_over_workers(work.losses[:, 0], weights),
     )
 
 

@@ -51,6 +51,7 @@ class RoundStart(NamedTuple):
     local_opt: optax.GradientTransformation
     local_opt_states: PyTree
     residuals: Residuals | None
+    steered: bool
 
 
 class LocalSGDTask(Task):
@@ -228,7 +229,8 @@ class LocalSGDTask(Task):
         if present is not None:
             weights = present if weights is None else weights * present
         out = self._merged(start, work, weights)
-        (loss, new_state), delta = self._end(out, weights, tells_weights=present is not None)
+        start = start._replace(weights=weights)
+        (loss, new_state), delta = self._end(out, start, tells_weights=present is not None)
         return loss, new_state, delta
 
     def _no_residuals(self, params: PyTree) -> Residuals | None:
@@ -249,7 +251,7 @@ class LocalSGDTask(Task):
     ) -> tuple[Evaluated, PyTree]:
         """((loss, new state), gradient) of a round."""
         start = self._start(params, state, key)
-        return self._end(self._local_round(start, params, data), start.weights)
+        return self._end(self._local_round(start, params, data), start)
 
     def _start(self, params: PyTree, state: PyTree, key: jax.Array) -> RoundStart:
         family, carried = self._family, round_state(state)
@@ -257,6 +259,7 @@ class LocalSGDTask(Task):
         if family.participation is not None:
             weights_key, round_key = jax.random.split(key)
         opt_states, residuals = carried.local_opt_states, carried.residuals
+        rate = carried.local_rate if family.steered else None
         if residuals is None:
             residuals = self._no_residuals(params)
         if family.local_state_persists and opt_states is None:
@@ -265,22 +268,24 @@ class LocalSGDTask(Task):
             carried.model_state,
             round_key,
             family.worker_weights(weights_key),
-            scaled_by(self.local_opt, carried.local_rate if family.steered else None),
+            scaled_by(self.local_opt, rate),
             opt_states,
             residuals,
+            rate is not None,
         )
 
     def _end(
-        self, out: RoundOutput, weights: jax.Array | None, tells_weights: bool = False
+        self, out: RoundOutput, start: RoundStart, tells_weights: bool = False
     ) -> tuple[Evaluated, PyTree]:
         family = self._family
         new_state = RoundState(
             out.model_state,
             out.worker_deltas if family.worker_deltas else None,
-            weights if tells_weights or family.participation is not None else None,
+            start.weights if tells_weights or family.participation is not None else None,
             out.local_opt_states if family.local_state_persists else None,
             out.worker_squares,
             residuals=out.residuals,
+            start_loss=out.start_loss if start.steered else None,
         )
         if all(part is None for part in new_state[1:]):
             new_state = new_state.model_state

@@ -75,14 +75,15 @@ def test_a_scaled_optimizer_takes_longer_steps_and_has_the_same_state():
 
 
 @pytest.mark.usefixtures("ordinary_promotion")
-def test_simulation_every_h_steps_and_a_loop_of_ones_own_have_the_same_losses():
+@pytest.mark.parametrize("base_rate", [RATE, 1000 * RATE], ids=["low", "far too high"])
+def test_simulation_every_h_steps_and_a_loop_of_ones_own_have_the_same_losses(base_rate):
     theta = LEARNED_OPT.init(jax.random.PRNGKey(0))
     theta["steering"]["bias"] = jnp.float32(0.1)
     transformation = LEARNED_OPT.transformation(theta)
     family = digits_mlp((), digits_datasets(batch_size=8))
     curves = run(
         Problem(family, 1, H, ROUNDS),
-        learned(LEARNED_OPT, theta, local_learning_rate=RATE),
+        learned(LEARNED_OPT, theta, local_learning_rate=base_rate),
         (SEED,),
     )
     task = family.task_fn(0)
@@ -95,18 +96,19 @@ def test_simulation_every_h_steps_and_a_loop_of_ones_own_have_the_same_losses():
         for batch in batches:
             loss, gradient = loss_and_grad(now, batch)
             losses.append(loss)
-            now = jax.tree.map(lambda p, g: p - rate * RATE * g, now, gradient)
+            now = jax.tree.map(lambda p, g: p - rate * base_rate * g, now, gradient)
         loss, delta = sum(losses) / H, jax.tree.map(jnp.subtract, params, now)
-        steps, state = transformation.update(delta, state, params, value=loss)
+        told = {"value": loss, "start_value": losses[0]}
+        steps, state = transformation.update(delta, state, params, **told)
         return optax.apply_updates(params, steps), state, loss
 
     # The rule inside a chain, where its rate is found too.
-    inside = every_h_steps(optax.sgd(RATE), optax.chain(transformation, optax.identity()), H)
+    inside = every_h_steps(optax.sgd(base_rate), optax.chain(transformation, optax.identity()), H)
 
     @jax.jit
     def ordinary_step(params, state, batch):
         loss, gradient = loss_and_grad(params, batch)
-        steps, state = inside.update(gradient, state, params)
+        steps, state = inside.update(gradient, state, params, value=loss)
         return optax.apply_updates(params, steps), state, loss
 
     own, ordinary = (start, transformation.init(start)), (start, inside.init(start))
@@ -120,7 +122,15 @@ def test_simulation_every_h_steps_and_a_loop_of_ones_own_have_the_same_losses():
         for batch in of_round:
             *ordinary, loss = ordinary_step(*ordinary, batch)
             losses["ordinary"].append(float(loss))
-    assert rates[0] == 1.0 and rates[-1] > 3.0
-    np.testing.assert_allclose(curves.train_loss[0, 0], losses["own"], rtol=1e-4)
     pairs = np.reshape(losses["ordinary"], (ROUNDS, H)).mean(axis=1)
-    np.testing.assert_allclose(pairs, losses["own"], rtol=1e-4)
+    # A round that went wrong has a loss of rounding alone, and leaves nothing behind.
+    right = np.asarray(losses["own"]) < 10 * losses["own"][-1]
+    for found in (curves.train_loss[0, 0], pairs):
+        np.testing.assert_allclose(found[right], np.asarray(losses["own"])[right], rtol=1e-4)
+        assert np.all(~(found[~right] < 10 * losses["own"][-1]))
+    if base_rate == RATE:
+        assert rates[0] == 1.0 and rates[-1] > 3.0 and np.all(right)
+    else:
+        undone = int(optax.tree.get(own[1], "rounds_undone"))
+        assert undone >= 2 and not np.all(right)
+        assert rates[-1] < 0.1

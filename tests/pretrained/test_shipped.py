@@ -2,6 +2,8 @@
 
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -41,6 +43,30 @@ def test_check_run_has_the_recorded_losses(folder, ordinary_promotion):
     losses = check_losses(found.learned_opt, found.theta, found.card.check)
     assert len(losses) == found.card.check.num_rounds > 3
     np.testing.assert_allclose(losses, found.card.check.losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 10.0, 1000.0])
+@pytest.mark.parametrize("name", ["lopt-r-1", "lagg-r-1"])
+def test_a_rate_far_from_right_costs_rounds_and_not_the_run(name, rate, ordinary_promotion):
+    """Linear regression, whose local steps bear no γ of 10."""
+    optimizer = comm_lopt.every_h_steps(optax.sgd(rate), comm_lopt.load(name).transformation(), 4)
+    target = jax.random.normal(jax.random.PRNGKey(0), (8, 4))
+
+    def loss_fn(params, x):
+        return jnp.mean((x @ (params["w"] - target) + params["b"]) ** 2)
+
+    def step(carry, key):
+        params, state = carry
+        x = jax.random.normal(key, (16, 8))
+        loss, gradient = jax.value_and_grad(loss_fn)(params, x)
+        updates, state = optimizer.update(gradient, state, params, value=loss)
+        return (optax.apply_updates(params, updates), state), loss
+
+    params = {"w": jnp.zeros((8, 4)), "b": jnp.zeros(4)}
+    keys = jax.random.split(jax.random.PRNGKey(1), 320)
+    start = params, optimizer.init(params)
+    _, losses = jax.jit(lambda carry: jax.lax.scan(step, carry, keys))(start)
+    assert losses[-4:].mean() < 0.01 * losses[0]
 
 
 def test_all_that_ships_is_installed():

@@ -19,7 +19,7 @@ from comm_lopt.data.feeding.partition import DirichletParts
 from comm_lopt.data.sources.digits import digits_datasets
 from comm_lopt.optimizers.as_upstream import as_upstream
 from comm_lopt.optimizers.rules import averaging
-from comm_lopt.round_state import RoundState, between_rounds
+from comm_lopt.round_state import RoundState, between_rounds, round_state
 from comm_lopt.tasks.averages import mean_of_squares, weighted_mean
 from comm_lopt.tasks.data_parallel import DataParallelTaskFamily
 from comm_lopt.tasks.digits import digits_mlp
@@ -120,7 +120,13 @@ def test_a_steered_round_is_one_of_another_local_rate(cls, persists):
         )
 
     found = one_round(steered, jnp.float32(0.5))
-    assert_trees_close(found, one_round(half, None))
+    (loss, state), delta = found
+    one_step = cls(single_task_to_family(SoftmaxRegression()), K, 1).task_fn(0)
+    first = jax.tree.map(lambda leaf: leaf[:, :1], batches)
+    np.testing.assert_allclose(state.start_loss, one_step.loss(params, KEY, first), rtol=1e-6)
+    (expected_loss, expected), expected_delta = one_round(half, None)
+    assert_trees_close((loss, delta), (expected_loss, expected_delta))
+    assert_trees_close(state._replace(start_loss=None), round_state(expected))
     assert not np.allclose(found[1]["w"], one_round(steered, None)[1]["w"], rtol=0.1, atol=0)
 
 

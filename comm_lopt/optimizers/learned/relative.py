@@ -137,7 +137,8 @@ class LOptR(GlobalLearnedOptimizer):
 
     def after_round(
         self, theta: PyTree, delta: PyTree, state: Any, params: PyTree, *, added: bool,
-        value: jax.Array | None = None, **from_round: PyTree,
+        value: jax.Array | None = None, start_value: jax.Array | None = None,
+        **from_round: PyTree,
     ) -> tuple[PyTree, Any]:  # fmt: skip
         """One step, or the undoing of one: what `transformation`'s update computes.
 
@@ -148,6 +149,8 @@ class LOptR(GlobalLearnedOptimizer):
           params: W, a tree of arrays.
           added: return W' = W + the steps instead of the steps.
           value: the round's training loss, a scalar; None: it is not known.
+          start_value: the training loss at the round's start, before any local step, a scalar;
+            None: it is not known. It counts where `value` is given.
           **from_round: `worker_weights`, [K], and `of_workers` of
             `GlobalLearnedOptimizer.after_round`.
 
@@ -165,19 +168,25 @@ class LOptR(GlobalLearnedOptimizer):
         plain = LearnedRuleState(state.accumulators, state.count)
 
         def undo(plain: LearnedRuleState, params: PyTree) -> tuple[PyTree, LearnedRuleState]:
-            back = state.previous
+            back = jax.tree.map(
+                lambda old, w: jnp.where(step_undone, old, w), state.previous, params
+            )
             if not added:
                 back = jax.tree.map(jnp.subtract, back, params)
             return back, plain._replace(count=plain.count + 1)
 
         treedef: Any = jax.tree.structure(params)
         deltas = [jnp.asarray(d, jnp.float32) for d in treedef.flatten_up_to(delta)]
-        value = None if value is None else jnp.asarray(value, jnp.float32)
-        undone = self.steering.undoes(state, deltas, value)
+        losses = tuple(
+            None if x is None else jnp.asarray(x, jnp.float32) for x in (value, start_value)
+        )
+        undone, step_undone = self.steering.undoes(state, deltas, *losses)
         out, new = jax.lax.cond(undone, undo, go_on, plain, params)
         momenta = treedef.flatten_up_to(state.accumulators.momentum)
         aligned = alignment(deltas, momenta)
-        steered = self.steering.after(theta["steering"], state, aligned, value, undone)
+        steered = self.steering.after(
+            theta["steering"], state, aligned, losses[0], undone, losses[1]
+        )
         rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
         previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
         return out, SteeredRuleState(

@@ -70,11 +70,16 @@ class Steering:
     at the pace η · min(1, 50 / (T − 50)), and grows at η.
 
     A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
-    its loss is `highest_ratio` times as high as the highest of late. The weights are then those
-    before the last step, since a loss is of weights that it led to. That bound falls by a tenth
+    its loss is `highest_ratio` times as high as the highest of late. That bound falls by a tenth
     each round, down to a quarter of the first loss: where losses are small they differ much from
-    batch to batch. It rises by half when a round is undone, so that no loss is refused for long.
-    Without a loss Δ alone decides.
+    batch to batch; and it follows the losses upwards, but beyond the first only as said below, so
+    that no run climbs little by little. A bound that is not above 0 bounds nothing.
+
+    The weights are then those before the last step, since a loss is of weights that it led to. If
+    the loss at the round's start is known, and within the bound, only the local steps went wrong,
+    and the weights stay as they are. In a first round, which no earlier ones can bound, the loss at
+    its start is the bound. The bound rises by half when a round is undone, so that no loss is
+    refused for long. Without a loss Δ alone decides.
 
     Attributes:
       pace: η.
@@ -121,24 +126,32 @@ class Steering:
         )
 
     def undoes(
-        self, state: SteeredRuleState, deltas: list[jax.Array], loss: jax.Array | None
-    ) -> jax.Array:
-        """Whether a round is undone.
+        self,
+        state: SteeredRuleState,
+        deltas: list[jax.Array],
+        loss: jax.Array | None,
+        start_loss: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Whether a round is undone, and whether the step before it is: two truth values, scalars.
 
         Args:
           state: before the round.
           deltas: Δ of each tensor, [*s].
           loss: the round's training loss, a scalar, if it is known.
-
-        Returns:
-          A truth value, a scalar.
+          start_loss: that at the round's start, a scalar, if it is known too.
         """
         finite = jnp.isfinite(sum((jnp.sum(jnp.square(d)) for d in deltas), jnp.float32(0.0)))
         if loss is None:
-            return ~finite
+            return ~finite, ~finite
+        _, highest = _references(state, start_loss)
+        wrong = ~finite | self._is_high(loss, highest)
+        if start_loss is None:
+            return wrong, wrong
+        return wrong, wrong & self._is_high(start_loss, highest)
+
+    def _is_high(self, loss: jax.Array, highest: jax.Array) -> jax.Array:
         # A loss that is not positive says nothing by its ratio to another.
-        high = (loss > self.highest_ratio * state.highest_loss) & (state.highest_loss > 0)
-        return ~finite | ~jnp.isfinite(loss) | high
+        return ~jnp.isfinite(loss) | ((loss > self.highest_ratio * highest) & (highest > 0))
 
     def after(
         self,
@@ -147,6 +160,7 @@ class Steering:
         alignment: jax.Array,
         loss: jax.Array | None,
         undone: jax.Array,
+        start_loss: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """r, the last loss, the first one and the bound of losses after a round: scalars.
 
@@ -156,6 +170,7 @@ class Steering:
           alignment: cos(Δ, m_i), [D]; or 0.
           loss: the round's training loss, a scalar, if it is known.
           undone: whether the round is undone, a scalar.
+          start_loss: as for `undoes`, a scalar.
         """
         theta = theta if self.learned else self._at_rest(alignment.size)
         weights = (_PACE * theta["weights"]).at[0].add(1.0)
@@ -164,18 +179,36 @@ class Steering:
         if loss is not None:
             grown = jnp.log(jnp.maximum(loss, _TINY)) - jnp.log(jnp.maximum(last, _TINY))
             grown = jnp.where(jnp.isfinite(last), grown, 0.0)
-            bound = _LARGEST_CHANGE_OF_LOSS
-            change = change + _PACE * theta["loss"] * jnp.clip(grown, -bound, bound)
-            first = jnp.where(undone | jnp.isfinite(first), first, loss)
+            most = _LARGEST_CHANGE_OF_LOSS
+            change = change + _PACE * theta["loss"] * jnp.clip(grown, -most, most)
+            known, bound = _references(state, start_loss)
+            raised = jnp.where(jnp.isfinite(highest), 1.5 * highest, bound)
+            first = jnp.where(undone | jnp.isfinite(first), known, loss)
             decayed = jnp.where(jnp.isfinite(highest), 0.9 * highest, loss)
-            fallen = jnp.maximum(jnp.maximum(loss, decayed), 0.25 * first)
-            highest = jnp.where(undone, 1.5 * highest, fallen)
+            # Losses that rise a little in each round raise it no further than to the first of them.
+            seen = jnp.minimum(loss, jnp.maximum(bound, first))
+            fallen = jnp.maximum(jnp.maximum(seen, decayed), 0.25 * first)
+            highest = jnp.where(undone, raised, fallen)
             last = jnp.where(undone, last, loss)
         rounds = jnp.maximum(state.num_rounds, _ROUNDS_OF_PACE)
         slower = (_ROUNDS_OF_PACE - _FEWER) / (rounds - _FEWER)
         pace = self.pace * jnp.where(change < 0, slower, 1.0)
         factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(pace * jnp.clip(change, -2.0, 2.0)))
         return jnp.clip(state.local_rate * factor, self.low, self.high), last, first, highest
+
+
+def _references(
+    state: SteeredRuleState, start_loss: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """The first loss and the bound, for which the loss at the start stands where there is none."""
+    first, highest = state.first_loss, state.highest_loss
+    if start_loss is None:
+        return first, highest
+    known = jnp.isfinite(start_loss)
+    return (
+        jnp.where(~jnp.isfinite(first) & known, start_loss, first),
+        jnp.where(~jnp.isfinite(highest) & known, start_loss, highest),
+    )
 
 
 def alignment(deltas: list[jax.Array], momenta: list[jax.Array]) -> jax.Array:

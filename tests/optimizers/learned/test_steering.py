@@ -45,8 +45,10 @@ def compiled(added):
     """A round, by the transformation or by the optimizer that adds in one pass."""
 
     @jax.jit
-    def one(theta, params, state, delta, loss):
-        return LEARNED_OPT.after_round(theta, delta, state, params, added=added, value=loss)
+    def one(theta, params, state, delta, loss, start_loss=None):
+        return LEARNED_OPT.after_round(
+            theta, delta, state, params, added=added, value=loss, start_value=start_loss
+        )
 
     return one
 
@@ -56,11 +58,12 @@ def start(num_rounds=None):
 
 
 def go(theta, losses, deltas=None, num_rounds=None):
-    """The states after each of some rounds."""
+    """The states after each of some rounds; a loss may stand with that at the round's start."""
     w, state, states = params(), start(num_rounds), []
     for number, loss in enumerate(losses):
         delta = delta_of(number) if deltas is None else deltas[number]
-        w, state = compiled(True)(theta, w, state, delta, jnp.float32(loss))
+        told = map(jnp.float32, loss if isinstance(loss, tuple) else (loss,))
+        w, state = compiled(True)(theta, w, state, delta, *told)
         states.append(state)
     return states
 
@@ -98,7 +101,8 @@ def test_rounds_are_what_numpy_computes(num_rounds):
             falls += change < 0
             log_r += pace * np.clip(change, -2, 2)
             decayed = loss if np.isinf(highest) else 0.9 * highest
-            last, highest = loss, max(loss, decayed, first / 4)
+            seen = min(loss, max(highest, first))
+            last, highest = loss, max(seen, decayed, first / 4)
             for n, averages in momenta.items():
                 momenta[n] = [
                     beta * m + (1 - beta) * np.asarray(delta[n], np.float64)
@@ -174,6 +178,13 @@ def test_a_lasting_jump_of_the_loss_is_accepted_after_a_few_rounds():
     assert undone == [0, 1, 2, 3, 4, 5, 5]
 
 
+def test_losses_that_climb_little_by_little_are_stopped_above_the_first():
+    losses = [2.0, 1.0, *[1.2**n for n in range(1, 8)]]
+    undone = [int(state.rounds_undone) for state in go(THETA, losses)]
+    assert losses[-3] < 1.4 * 2.0 < losses[-2]
+    assert undone[-3:] == [0, 1, 1]
+
+
 def test_a_loss_that_rises_by_half_has_its_round_undone():
     assert int(go(THETA, [3.4, 3.3, 5.0])[-1].rounds_undone) == 1
     assert int(go(THETA, [3.4, 3.3, 4.2])[-1].rounds_undone) == 0
@@ -183,6 +194,40 @@ def test_losses_that_are_small_beside_the_first_may_jump():
     losses = [1.0, *[0.01] * 30, 0.3, 0.01, 3.0]
     undone = [int(state.rounds_undone) for state in go(THETA, losses)]
     assert undone == [0] * (len(losses) - 1) + [1]
+
+
+def test_a_first_round_is_bounded_by_the_loss_at_its_start():
+    """What is far too large a γ leaves the weights alone, however large a loss it makes finite."""
+    w, state = params(), start()
+    rates = []
+    for number, loss in enumerate((1e20, 1e4, 30.0, 2.5)):
+        told = jnp.float32(loss), jnp.float32(2.0)
+        w, state = compiled(True)(THETA, w, state, delta_of(number), *told)
+        rates.append(float(state.local_rate))
+        if number < 3:
+            assert_trees_equal(w, params())
+    assert rates[:3] == [0.25, 0.0625, 0.015625]
+    assert int(state.rounds_undone) == 3 and float(state.last_loss) == 2.5
+    assert not np.array_equal(w["matrix"], params()["matrix"])
+
+
+def test_local_steps_that_went_wrong_undo_no_step_before_them():
+    told = [(2.0, 2.0), (1.8, 1.9), (50.0, 1.8), (50.0, 40.0)]
+    w, state, seen = params(), start(), []
+    for number, losses in enumerate(told):
+        seen.append(w)
+        w, state = compiled(True)(THETA, w, state, delta_of(number), *map(jnp.float32, losses))
+    # The third round's weights were right, and those of the last, which are the same, are not.
+    assert_trees_equal(seen[3], seen[2])
+    assert_trees_equal(w, seen[1])
+    assert int(state.rounds_undone) == 2
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_round_whose_weights_stay_is_a_step_of_nothing(added):
+    losses = jnp.float32(1e9), jnp.float32(2.0)
+    out, _ = compiled(added)(THETA, params(), start(), delta_of(0), *losses)
+    assert_trees_equal(out, params() if added else jax.tree.map(jnp.zeros_like, params()))
 
 
 @pytest.mark.parametrize("loss", [-3.0, 0.0, None])
