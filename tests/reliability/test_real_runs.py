@@ -54,7 +54,9 @@ def process_ids(launcher):
 
 def newest(folder):
     """Rounds that are saved."""
-    return max((int(p.name) for p in folder.glob("checkpoints/[0-9]*")), default=0)
+    # A save that was cut leaves a folder with more behind the number.
+    names = (path.name for path in folder.glob("checkpoints/*"))
+    return max((int(name) for name in names if name.isdecimal()), default=0)
 
 
 def wait_for_a_round(folder, kept, begun, launcher):
