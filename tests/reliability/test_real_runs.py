@@ -13,7 +13,7 @@ import pytest
 
 KILLS = 20
 NUM_PROCESSES = 2
-NUM_ROUNDS = 3000
+NUM_ROUNDS = 8000
 CHECKPOINT_EVERY = 25
 GIN = f"""
 include 'tasks/digits_mlp.gin'
