@@ -82,9 +82,10 @@ class GlobalOptimizer(Optimizer):
         key: jax.Array | None = None,
         **kwargs: Any,
     ) -> GlobalOptimizerState:
-        """One global update on `grad`; the transformation is given `loss` as its `value`.
+        """One global update on `grad`.
 
-        And the loss at the round's start, where that is known, as its `start_value`.
+        The transformation is given `loss` as its `value`, and the loss at the round's start, where
+        a round tells it, as its `start_value`.
         """
         del key, kwargs
         carried = round_state(model_state)

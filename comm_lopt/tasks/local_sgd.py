@@ -225,11 +225,10 @@ class LocalSGDTask(Task):
           The mean training loss, the new model state, and the gradient Δ.
         """
         start = self._start(params, state, key)
-        weights = start.weights
         if present is not None:
-            weights = present if weights is None else weights * present
-        out = self._merged(start, work, weights)
-        start = start._replace(weights=weights)
+            planned = start.weights
+            start = start._replace(weights=present if planned is None else planned * present)
+        out = self._merged(start, work)
         (loss, new_state), delta = self._end(out, start, tells_weights=present is not None)
         return loss, new_state, delta
 
@@ -298,17 +297,15 @@ class LocalSGDTask(Task):
             family.num_workers, family.num_local_steps, start.local_opt_states,
         )  # fmt: skip
 
-    def _merged(
-        self, start: RoundStart, work: WorkersOutput, weights: jax.Array | None
-    ) -> RoundOutput:
+    def _merged(self, start: RoundStart, work: WorkersOutput) -> RoundOutput:
         family = self._family
         return merged(
-            work, weights, start.local_opt_states, family.worker_squares, family.compression,
+            work, start.weights, start.local_opt_states, family.worker_squares, family.compression,
             start.residuals, not family.worker_deltas,
         )  # fmt: skip
 
     def _local_round(self, start: RoundStart, params: PyTree, data: PyTree) -> RoundOutput:
-        return self._merged(start, self._work(start, params, data), start.weights)
+        return self._merged(start, self._work(start, params, data))
 
 
 @gin.configurable(module="comm_lopt")

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from small_run import checkpoint_steps
 
 KILLS = 20
 NUM_PROCESSES = 2
@@ -54,9 +55,7 @@ def process_ids(launcher):
 
 def newest(folder):
     """Rounds that are saved."""
-    # A save that was cut leaves a folder with more behind the number.
-    names = (path.name for path in folder.glob("checkpoints/*"))
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    return max(checkpoint_steps(folder), default=0)
 
 
 def wait_for_a_round(folder, kept, begun, launcher):

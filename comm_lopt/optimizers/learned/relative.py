@@ -177,16 +177,15 @@ class LOptR(GlobalLearnedOptimizer):
 
         treedef: Any = jax.tree.structure(params)
         deltas = [jnp.asarray(d, jnp.float32) for d in treedef.flatten_up_to(delta)]
-        losses = tuple(
-            None if x is None else jnp.asarray(x, jnp.float32) for x in (value, start_value)
+        value, start_value = (
+            None if loss is None else jnp.asarray(loss, jnp.float32)
+            for loss in (value, start_value)
         )
-        undone, step_undone = self.steering.undoes(state, deltas, *losses)
+        undone, step_undone = self.steering.undoes(state, deltas, value, start_value)
         out, new = jax.lax.cond(undone, undo, go_on, plain, params)
         momenta = treedef.flatten_up_to(state.accumulators.momentum)
         aligned = alignment(deltas, momenta)
-        steered = self.steering.after(
-            theta["steering"], state, aligned, losses[0], undone, losses[1]
-        )
+        steered = self.steering.after(theta["steering"], state, aligned, value, undone, start_value)
         rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
         previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
         return out, SteeredRuleState(
