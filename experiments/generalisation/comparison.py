@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 
 from grids import BASELINES, Plan
 from records import description, merged, read_record, same_problem, write_record
-from tuning import TUNING_SEEDS, tune
+from tuning import TUNING_SEEDS, Tuned, tune
 
 from comm_lopt.atomic import BusyError, locked
 from comm_lopt.cli.method_specs import method_of_theta
@@ -46,7 +47,11 @@ class Test(Protocol):
 
 
 def compared(
-    folder: pathlib.Path, test: Test, baselines: Sequence[str], thetas: Sequence[str]
+    folder: pathlib.Path,
+    test: Test,
+    baselines: Sequence[str],
+    thetas: Sequence[str],
+    tuned: pathlib.Path | None = None,
 ) -> list[str]:
     """Does what is missing of a problem's comparison.
 
@@ -55,6 +60,8 @@ def compared(
       test: the problem.
       baselines: names of `BASELINES`.
       thetas: learned methods, as for comm-lopt meta-test.
+      tuned: a folder like `folder`, whose records' tuning stands where it is of the same problem
+        and the same grid; None tunes all.
 
     Returns:
       What could not be done, as "problem, method".
@@ -66,7 +73,7 @@ def compared(
     failed = []
     for method in methods:
         try:
-            _done(folder, test, problem, method)
+            _done(folder, test, problem, method, tuned)
         except BusyError as error:
             print(f"{test.name}, {method.label}: {error}", file=sys.stderr)
         # One that does not fit this problem, or diverges at every point, ends no other.
@@ -76,7 +83,13 @@ def compared(
     return failed
 
 
-def _done(folder: pathlib.Path, test: Test, problem: Problem, method: Method) -> None:
+def _done(
+    folder: pathlib.Path,
+    test: Test,
+    problem: Problem,
+    method: Method,
+    tuned_before: pathlib.Path | None,
+) -> None:
     """Tunes and tests a method on a problem, unless its record is there.
 
     Raises:
@@ -94,9 +107,13 @@ def _done(folder: pathlib.Path, test: Test, problem: Problem, method: Method) ->
         begin = [time.process_time(), time.monotonic()]
         tuned, tuning = method, None
         if plan:
-            found = tune(problem, method, plan, test.tuning_rounds)
+            before = tuned_before and read_record(tuned_before / path.name, told)
+            if before:
+                found = Tuned(**before["tuning"])
+            else:
+                found = tune(problem, method, plan, test.tuning_rounds)
             tuned = method.with_values(f"tuned on seeds {TUNING_SEEDS}", **found.best)
-            tuning = {"best": found.best, "on_edge": found.on_edge, "stages": found.stages}
+            tuning = dataclasses.asdict(found)
         middle = time.process_time()
         curves = run(problem, tuned, test.seeds, evaluations="end")
         results = make_results(problem, test.seeds, {method.label: (tuned, curves)})

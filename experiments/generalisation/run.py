@@ -44,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="[LABEL=]DIR[:KEY=X,...]",
         help="a learned method, as for comm-lopt meta-test; repeatable",
     )
+    parser.add_argument(
+        "--tuned",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="take what tuning found from the records there, such as results/, and only test",
+    )
     flags = parser.parse_args(arguments)
     return run_command("generalisation", lambda: _all(flags))
 
@@ -61,7 +67,8 @@ def _all(flags: argparse.Namespace) -> int:
             raise ValueError(f"there is no {', '.join(unknown)}; choose of {', '.join(known)}.")
     failed = []
     for name in flags.tasks:
-        failed += compared(out_dir / name, PROBLEMS[name], flags.methods, flags.theta)
+        tuned = flags.tuned and flags.tuned / name
+        failed += compared(out_dir / name, PROBLEMS[name], flags.methods, flags.theta, tuned)
     write_summary(out_dir)
     return 1 if failed else 0
 

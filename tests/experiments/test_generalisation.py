@@ -131,6 +131,27 @@ def test_another_problem_of_the_same_name_is_run_anew(tiny, made_up, tmp_path):
     assert [*results["problems"]["one"]["results"]["methods"]] == ["LocalSGD"]
 
 
+def test_what_was_tuned_before_is_only_tested_while_the_problem_is_the_same(
+    tiny, module, made_up, tmp_path, monkeypatch
+):
+    flags = ["--tasks", "one", "--methods", "LocalSGD", "--out_dir"]
+    assert tiny.main([*flags, str(tmp_path / "before")]) == 0
+    record = json.loads((tmp_path / "before" / "one" / "LocalSGD.json").read_text("utf-8"))
+
+    tuned, real = [], module("tuning").tune
+    monkeypatch.setattr(module("comparison"), "tune", lambda *a: tuned.append(a[1]) or real(*a))
+    reused = ["--tuned", str(tmp_path / "before")]
+    assert tiny.main([*flags, str(tmp_path / "after"), *reused]) == 0
+    assert not tuned and made_up == ["LocalSGD"] * 2
+    again = json.loads((tmp_path / "after" / "one" / "LocalSGD.json").read_text("utf-8"))
+    for name in ("description", "tuning", "results"):
+        assert again[name] == record[name]
+
+    (tmp_path / "one.gin").write_text(f"{TINY}num_local_steps = 2\n", encoding="utf-8")
+    assert tiny.main([*flags, str(tmp_path / "other"), *reused]) == 0
+    assert len(tuned) == 1
+
+
 def test_method_that_fails_ends_no_other_and_the_command_says_so(
     tiny, module, made_up, tmp_path, monkeypatch, capsys
 ):
