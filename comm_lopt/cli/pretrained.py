@@ -76,14 +76,15 @@ def _pretrained(arguments: argparse.Namespace) -> None:
 
 
 def _list() -> None:
-    columns = "{:<14} {:<8} {:>8}  {:<14} {}"
-    print(columns.format("name", "rule", "weights", "γ", "meta-trained on"))
+    columns = "{:<14} {:<8} {:>8}  {:<11} {:<14} {}"
+    print(columns.format("name", "rule", "weights", "around", "γ", "meta-trained on"))
     for folder in shipped().values():
         card = read_card(folder)
         rate = f"{card.recommended.local_learning_rate:g}"
         rate += " (steered)" if card.recommended.steered else ""
         tasks = "; ".join(card.training.tasks)
-        print(columns.format(card.name, card.rule, f"{card.num_weights:,}", rate, tasks))
+        weights, around = f"{card.num_weights:,}", card.recommended.local_optimizer
+        print(columns.format(card.name, card.rule, weights, around, rate, tasks))
     print("\nand any folder or file of your own, wherever a theta is given.")
 
 

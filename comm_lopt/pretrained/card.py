@@ -84,6 +84,7 @@ class Recommended:
       steered: whether the rule sets γ of later rounds.
       alpha: how long steps are, in units of RMS(Δ); None for a rule that knows no α.
       schedule: of what stands outside the rule, in words.
+      local_optimizer: what takes the local steps, by its name in `LOCAL_OPTIMIZERS`.
 
     Raises:
       ValueError: a rate that is not above 0.
@@ -93,6 +94,7 @@ class Recommended:
     steered: bool
     alpha: str | None
     schedule: str
+    local_optimizer: str = "local_sgd"
 
     def __post_init__(self) -> None:
         require_range("local_learning_rate", self.local_learning_rate, 0.0, exclude_low=True)
@@ -136,6 +138,7 @@ class CheckRun:
       seed: of initial weights and data order.
       local_learning_rate: γ.
       losses: training loss of each round.
+      local_optimizer: as in `Recommended`.
     """
 
     num_workers: int
@@ -146,6 +149,7 @@ class CheckRun:
     seed: int
     local_learning_rate: float
     losses: tuple[float, ...]
+    local_optimizer: str = "local_sgd"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,10 +242,14 @@ def _checked(kind: Any, where: str, value: Any) -> Any:
         return None if value is None else _checked(arguments[0], where, value)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict) or value.keys() != hints.keys():
+        # What has a default came later than the first cards.
+        needed = {
+            field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING
+        }
+        if not isinstance(value, dict) or not needed <= value.keys() <= hints.keys():
             found = sorted(value) if isinstance(value, dict) else value
             raise ThetaError(f"{where} is {found!r:.200}; it must have {', '.join(hints)}.")
-        return kind(**{n: _checked(hints[n], f"{where}.{n}", value[n]) for n in hints})
+        return kind(**{n: _checked(hints[n], f"{where}.{n}", value[n]) for n in value})
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(arguments[0], f"{where}[{i}]", one) for i, one in enumerate(value))
     if origin is collections.abc.Mapping and isinstance(value, dict):

@@ -22,7 +22,7 @@ PyTree = Any
 
 
 def check_losses(learned_opt: LearnedOptimizer, theta: PyTree, check: CheckRun) -> list[float]:
-    """Training losses of the rounds of a check run, [T], by plain SGD on each worker.
+    """Training losses of the rounds of a check run, [T].
 
     They are those of the card but for how a machine rounds: within 1e-4 of their size in the
     package's tests.
@@ -45,7 +45,7 @@ def check_losses(learned_opt: LearnedOptimizer, theta: PyTree, check: CheckRun) 
     # Theta and γ are arguments, so that thetas of one rule share a program.
     @jax.jit
     def losses(theta: PyTree, rate: jax.Array, batches: PyTree) -> jax.Array:
-        method = learned(learned_opt, theta)
+        method = learned(learned_opt, theta, local_opt=check.local_optimizer)
         family, opt = method.build(problem, {LOCAL_LEARNING_RATE: rate})
         start = start_run(family, opt, check.num_rounds, key)
         return advance_run(family, opt, key, start, jnp.zeros((), jnp.int32), batches)[1]

@@ -29,11 +29,10 @@ tags:
 _USE = """\
 ```python
 import comm_lopt
-import optax
 
 pretrained = comm_lopt.load("{name}")
-outer = pretrained.transformation()  # an optax transformation of Δ, for any loop of rounds
-inner = optax.sgd({rate:g})
+outer = pretrained.transformation(num_rounds=1000)  # an optax transformation of Δ, for any loop
+inner = comm_lopt.{local}({rate:g})  # or any optax optimizer of this kind
 every_step = comm_lopt.every_h_steps(inner, outer, 16)  # or one worker: an ordinary optimizer
 ```"""
 
@@ -78,17 +77,17 @@ def readme_without_card(header: Mapping[str, Any], sha256: str, loaded_as: str) 
         f"A learned optimizer for the global step of local SGD: {rule} of comm_lopt. Licence: "
         f"{licence}. SHA-256 of theta.safetensors: {sha256}.",
         "## Use",
-        _use(rule, loaded_as, 0.1),
+        _use(rule, loaded_as, 0.1, "local_sgd"),
         "How it was meta-trained is in config.json, as `trained_on`. It was not tested yet.",
     ]
     front = _FRONT_MATTER.format(licence=licence.lower(), rule=rule)
     return front + "\n\n".join(parts) + "\n"
 
 
-def _use(rule: str, name: str, rate: float) -> str:
+def _use(rule: str, name: str, rate: float, local: str) -> str:
     entry = OPTIMIZERS.get(rule)
     sees_deltas = entry is not None and entry.sends == "worker_deltas"
-    return (_USE_OF_DELTAS if sees_deltas else _USE).format(name=name, rate=rate)
+    return (_USE_OF_DELTAS if sees_deltas else _USE).format(name=name, rate=rate, local=local)
 
 
 def body(card: Card, loaded_as: str | None = None) -> str:
@@ -100,7 +99,12 @@ def body(card: Card, loaded_as: str | None = None) -> str:
         f"{card.num_weights:,} meta-trained weights. Licence: {card.licence}. SHA-256 of "
         f"theta.safetensors: {card.sha256}.",
         "## Use",
-        _use(card.rule, name, card.recommended.local_learning_rate),
+        _use(
+            card.rule,
+            name,
+            card.recommended.local_learning_rate,
+            card.recommended.local_optimizer,
+        ),
         _ON_COMMAND_LINE.format(name=name, folder=card.name),
         _listed(_recommended(card)),
         "## Meta-training",
@@ -119,7 +123,7 @@ def body(card: Card, loaded_as: str | None = None) -> str:
 
 def _recommended(card: Card) -> list[str]:
     chosen = card.recommended
-    rate = f"local learning rate γ: {chosen.local_learning_rate:g}"
+    rate = f"local optimizer {chosen.local_optimizer}, γ: {chosen.local_learning_rate:g}"
     rate += ", of the first round; the rule steers it from there" if chosen.steered else ""
     alpha = chosen.alpha or "none; the rule's steps have the size that they were meta-trained with"
     return [rate, f"α: {alpha}", f"schedule and weight decay outside the rule: {chosen.schedule}"]
@@ -186,7 +190,8 @@ def _check(card: Card) -> str:
     losses = ", ".join(f"{loss:.6g}" for loss in run.losses)
     return (
         f"MLP 64-{run.hidden_size}-10 on scikit-learn's digits, K = {run.num_workers}, H = "
-        f"{run.num_local_steps}, B = {run.batch_size}, SGD with γ = {run.local_learning_rate:g}, "
+        f"{run.num_local_steps}, B = {run.batch_size}, {run.local_optimizer} with γ = "
+        f"{run.local_learning_rate:g}, "
         f"seed {run.seed}; training loss of rounds 1 to {run.num_rounds}: {losses}. "
         "`comm_lopt.pretrained.check_run.check_losses` repeats it."
     )

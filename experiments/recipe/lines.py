@@ -24,11 +24,15 @@ class Line:
       change: for the table.
       bindings: gin's, in place of the base's.
       files: gin files after base.gin, of this folder or shipped.
+      local_optimizer: around which its thetas are judged.
+      rates: local learning rates at which they are; `RATES` of selection.py if there are none.
     """
 
     change: str
     bindings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    local_optimizer: str = "local_sgd"
+    rates: tuple[float, ...] = ()
 
     def load(self) -> None:
         """Has gin describe the meta-training."""
@@ -115,6 +119,13 @@ LINES: Mapping[str, Line] = {
     ),
     "pace_0.1": _bound("steering at half the pace, 0.1 (0.2)", "Steering.pace = 0.1"),
     "no_steering": _bound("no steering", _UNSTEERED),
+    "muon_600": Line(
+        "around Muon, γ 0.03 and 0.12 falling; α = 1; 600 meta-steps, which ships",
+        _warmup(600),
+        ("around_muon.gin",),
+        "local_muon",
+        (0.03, 0.12),
+    ),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),

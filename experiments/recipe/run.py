@@ -85,14 +85,15 @@ def done(out_dir: pathlib.Path, name: str, seed: int, tasks: Mapping[str, Select
       ValueError: the line cannot be meta-trained, or was begun with other settings.
       DivergedError: meta-training diverged.
     """
-    folder = out_dir / "runs" / f"{name}_{seed}"
+    folder, line = out_dir / "runs" / f"{name}_{seed}", LINES[name]
 
     def make() -> dict[str, Any]:
         resumed = (folder / METRICS_FILE).exists()
         begin = time.monotonic(), time.process_time()
         opt, theta = meta_train(folder, seed=seed, resume=True, progress=False)
         trained = time.monotonic(), time.process_time()
-        losses = {n: judged(task, opt, theta) for n, task in tasks.items()}
+        around = line.local_optimizer, _rates(name)
+        losses = {n: judged(task, opt, theta, *around) for n, task in tasks.items()}
         wall, cpu = (round(end - start, 1) for end, start in zip(trained, begin, strict=True))
         judging = round(time.monotonic() - trained[0], 1)
         print(f"{name}, {seed}: meta-trained in {wall} s, judged in {judging} s", flush=True)
@@ -114,9 +115,13 @@ def _description(name: str, seed: int, tasks: Mapping[str, SelectionTask]) -> di
         "problems": {n: task.told for n, task in tasks.items()},
         "config": gin.config_str(),
         "seed": seed,
-        "rates": list(RATES),
+        "rates": list(_rates(name)),
         "seeds": list(SEEDS),
     }
+
+
+def _rates(name: str) -> tuple[float, ...]:
+    return LINES[name].rates or RATES
 
 
 def write_summary(
@@ -136,7 +141,12 @@ def write_summary(
                 found = of_theta(record["losses"], reference)
                 thetas[seed] = {**found, "losses": record["losses"], "seconds": record["seconds"]}
         if thetas:
-            lines[name] = {"change": line.change, "thetas": thetas, "summary": of_line(thetas)}
+            lines[name] = {
+                "change": line.change,
+                "rates": list(_rates(name)),
+                "thetas": thetas,
+                "summary": of_line(thetas),
+            }
     if not lines:
         return
     results = {

@@ -65,14 +65,21 @@ def load(name: str) -> SelectionTask:
     return SelectionTask(name, problem, problem.describe())
 
 
-def judged(task: SelectionTask, opt: LearnedOptimizer, theta: PyTree) -> Losses:
-    """Losses of a theta at each of `RATES`; see `_losses`."""
+def judged(
+    task: SelectionTask,
+    opt: LearnedOptimizer,
+    theta: PyTree,
+    local_optimizer: str = "local_sgd",
+    rates: Sequence[float] = RATES,
+) -> Losses:
+    """Losses of a theta around a local optimizer, at each of `rates`; see `_losses`."""
     flat, unflattened = ravel_pytree(theta)
     # An argument of the programs, which are then the same for all thetas of a rule.
     method = dataclasses.replace(
-        learned(opt, theta), make_rule=lambda theta, **_: opt.opt_fn(unflattened(theta))
+        learned(opt, theta, local_opt=local_optimizer),
+        make_rule=lambda theta, **_: opt.opt_fn(unflattened(theta)),
     )
-    return _losses(task, method, [{"theta": flat, "local_learning_rate": r} for r in RATES])
+    return _losses(task, method, [{"theta": flat, "local_learning_rate": r} for r in rates])
 
 
 def _losses(task: SelectionTask, method: Method, grid: Sequence[Mapping[str, Any]]) -> Losses:

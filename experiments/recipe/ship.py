@@ -104,16 +104,26 @@ def _card(flags: argparse.Namespace, path: pathlib.Path) -> Card:
     learned_opt, theta, trained_on = load_theta(path)
     digest = theta_file(path)["sha256"]
     step_size = getattr(learned_opt, "step_size", None)
+    (local_optimizer,) = {f["local_optimizer"] for f in _families(trained_on)}
     recommended = Recommended(
         flags.local_learning_rate,
         getattr(learned_opt, "steering", None) is not None,
         None if step_size is None else repr(step_size),
         flags.schedule,
+        local_optimizer,
     )
     training, selection = _training(flags, trained_on), _selection(flags)
     tested = tuple(_tested(flags.tested, digest, flags.local_learning_rate))
     check = CheckRun(
-        getattr(learned_opt, "num_workers", None) or 2, 2, 8, 8, 8, 0, flags.local_learning_rate, ()
+        num_workers=getattr(learned_opt, "num_workers", None) or 2,
+        num_local_steps=2,
+        num_rounds=8,
+        batch_size=8,
+        hidden_size=8,
+        seed=0,
+        local_learning_rate=flags.local_learning_rate,
+        losses=(),
+        local_optimizer=local_optimizer,
     )
     losses = tuple(check_losses(learned_opt, theta, check))
     if not all(map(math.isfinite, losses)):
@@ -152,7 +162,7 @@ def _training(flags: argparse.Namespace, trained_on: Mapping[str, Any]) -> Train
     line, _, seed = flags.run.name.rpartition("_")
     default = f"python experiments/recipe/run.py --out_dir OUT --lines {line} --seeds {seed}"
     return Training(
-        tasks=tuple(map(_told, trained_on.get("families", [trained_on]))),
+        tasks=tuple(map(_told, _families(trained_on))),
         meta_steps=trained_on["meta_steps"],
         meta_seed=int(info["settings"]["seed"]),
         seconds=info["progress"]["seconds"],
@@ -160,6 +170,10 @@ def _training(flags: argparse.Namespace, trained_on: Mapping[str, Any]) -> Train
         machine=flags.machine,
         versions=info["versions"],
     )
+
+
+def _families(trained_on: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return trained_on.get("families", [trained_on])
 
 
 def _meta_step(path: pathlib.Path) -> int:
@@ -182,11 +196,12 @@ def _selection(flags: argparse.Namespace) -> Selection:
         return Selection(flags.selected, (), {})
     results = json.loads(path.read_text(encoding="utf-8"))
     line, _, seed = flags.run.name.rpartition("_")
-    found = results["lines"].get(line, {}).get("thetas", {}).get(seed)
+    made = results["lines"].get(line, {})
+    found = made.get("thetas", {}).get(seed)
     if found is None:
         raise ValueError(f"{path} has no line {line} with meta-seed {seed}.")
     ratios = {task: tuple(of["train"]) for task, of in found["ratios"].items()}
-    return Selection(flags.selected, tuple(results["rates"]), ratios)
+    return Selection(flags.selected, tuple(made["rates"]), ratios)
 
 
 def _tested(path: pathlib.Path | None, digest: str, rate: float) -> list[TestedTask]:

@@ -33,7 +33,8 @@ def table(results: Mapping[str, Any]) -> str:
     parts = [
         "# The recipe, one change at a time",
         "Losses at the end of a selection task as ratios to those of SlowMo, tuned on that task: "
-        f"below 1 is better than it. Geometric means over the tasks and γ = {rates}; *worst γ*: "
+        f"below 1 is better than it. Geometric means over the tasks and γ = {rates} where no other "
+        "is said; *worst γ*: "
         "over the tasks, of the worse γ of each. A run that diverges counts as "
         f"{LARGEST_RATIO:g}. ± is the standard deviation over meta-seeds. No test task was looked "
         "at.",

@@ -71,6 +71,13 @@ def test_card_comes_back_as_it_was(small_folder):
     assert card.training.meta_seed == 3 and card.limits == ("It was hardly trained.",)
 
 
+def test_card_of_before_other_local_optimizers_is_of_sgd(copy):
+    card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
+    assert card["recommended"].pop("local_optimizer") == card["check"].pop("local_optimizer")
+    (copy / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    assert read_card(copy).recommended.local_optimizer == "local_sgd"
+
+
 def change(path, value):
     """Changes the value at a path of keys in a card's JSON."""
 

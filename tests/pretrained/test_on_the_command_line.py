@@ -34,7 +34,7 @@ def test_folder_with_a_card_has_the_rate_of_its_card_and_is_checked(small_folder
 def test_list_has_what_ships(small, capsys):
     assert main(["pretrained"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith(small)]
-    assert line.split()[1:4] == ["LOptR", "67", "0.1"]
+    assert line.split()[1:5] == ["LOptR", "67", "local_sgd", "0.1"]
     assert "digits_mlp (K = 2, H = 2, local_sgd, γ drawn from 0.05 to 0.5)" in line
 
 

@@ -27,6 +27,7 @@ def test_card_says_how_theta_was_trained(run, small_folder):
     assert (training.meta_steps, training.meta_seed, training.seconds) == (4, 3, 6.0)
     assert training.command.endswith("--lines base --seeds 3")
     recommended = read_card(small_folder).recommended
+    assert recommended.local_optimizer == "local_sgd"
     assert recommended.steered and recommended.alpha == "ConstantAlpha(value=2.0)"
     theta = run / "theta" / "theta.safetensors"
     assert theta.read_bytes() == (small_folder / "theta.safetensors").read_bytes()
@@ -67,8 +68,8 @@ def test_tests_and_selection_are_taken_from_results(ship, flags, small_folder, t
     tested, recipe = tmp_path / "tests.json", tmp_path / "recipe.json"
     write_tests(tested, theta_file(small_folder)["sha256"])
     ratios = {"gru": {"train": [0.9, 0.8], "heldout": [1.0, 1.0]}}
-    lines = {"base": {"thetas": {"3": {"ratios": ratios}}}}
-    recipe.write_text(json.dumps({"rates": [0.03, 0.3], "lines": lines}), encoding="utf-8")
+    lines = {"base": {"rates": [0.03, 0.3], "thetas": {"3": {"ratios": ratios}}}}
+    recipe.write_text(json.dumps({"rates": [0.1], "lines": lines}), encoding="utf-8")
     more = ["--tested", tested, "--recipe_results", recipe, "--selected", "By hand."]
     assert ship(*flags, *more, "--out_dir", tmp_path) == 0
     card = read_card(tmp_path / small_folder.name)

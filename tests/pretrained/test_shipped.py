@@ -1,5 +1,6 @@
 """Every theta that ships, and a small one in their place: it is what its card says."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -43,6 +44,14 @@ def test_check_run_has_the_recorded_losses(folder, ordinary_promotion):
     losses = check_losses(found.learned_opt, found.theta, found.card.check)
     assert len(losses) == found.card.check.num_rounds > 3
     np.testing.assert_allclose(losses, found.card.check.losses, rtol=1e-4)
+
+
+def test_check_run_is_around_the_local_optimizer_that_it_says(small_folder, ordinary_promotion):
+    found = comm_lopt.load(small_folder)
+    around_muon = dataclasses.replace(found.card.check, local_optimizer="local_muon")
+    losses = check_losses(found.learned_opt, found.theta, around_muon)
+    # The first round's losses are mostly of its start.
+    assert abs(losses[-1] - found.card.check.losses[-1]) > 0.01
 
 
 @pytest.mark.parametrize("rate", [1e-3, 10.0, 1000.0])

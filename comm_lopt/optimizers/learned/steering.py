@@ -36,7 +36,7 @@ class SteeredRuleState(NamedTuple):
       highest_loss: a bound of recent losses; infinity where none is known.
       rounds_undone: how many were undone, int32.
       previous: the parameters before the last step, which a round that is undone goes back to.
-      num_rounds: T, float32; 100 where it is not known.
+      num_rounds: T, float32; infinity where it is not known.
     """
 
     accumulators: PyTree
@@ -69,6 +69,10 @@ class Steering:
     each (the short-horizon bias of such descent, Wu et al. 2018). So in a run of T rounds r falls
     at the pace η · min(1, 50 / (T − 50)), and grows at η.
 
+    Cosines say nothing of γ where the local optimizer normalises its steps, as Muon does: they go
+    on agreeing however long they are. There η = 0, and r falls by `decay` alone: after t of T
+    rounds it is max(1 − t / T, 1 / T)^decay, and 1 where T is not known.
+
     A round is undone, and r divided by `cut`, if its Δ (or Σ Δ²) or its loss is not finite, or if
     its loss is `highest_ratio` times as high as the highest of late. That bound falls by a tenth
     each round, down to a quarter of the first loss: where losses are small they differ much from
@@ -82,12 +86,16 @@ class Steering:
     refused for long. Without a loss Δ alone decides.
 
     Attributes:
-      pace: η.
+      pace: η; 0 leaves r to `decay` and to rounds that are undone.
       low: the smallest r.
       high: the largest r.
       cut: r is divided by it when a round is undone.
       highest_ratio: see above.
       learned: whether x, y and b are in theta; otherwise they stay 0.
+      decay: the power of the linear decay over T rounds that r is multiplied by; 0 for none.
+
+    Raises:
+      ValueError: a value outside its interval.
     """
 
     pace: float = 0.2
@@ -96,10 +104,13 @@ class Steering:
     cut: float = 4.0
     highest_ratio: float = 1.4
     learned: bool = False
+    decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, above in (("pace", 0.0), ("low", 0.0), ("cut", 1.0), ("highest_ratio", 1.0)):
+        for name, above in (("low", 0.0), ("cut", 1.0), ("highest_ratio", 1.0)):
             require_range(name, getattr(self, name), above, exclude_low=True)
+        for name in ("pace", "decay"):
+            require_range(name, getattr(self, name), 0.0)
         require_range("high", self.high, self.low)
 
     def init(self, num_momenta: int) -> PyTree:
@@ -116,11 +127,10 @@ class Steering:
     def start(self, accumulators: PyTree, count: jax.Array, params: PyTree) -> SteeredRuleState:
         """The state before the first round of `params`, a tree; `count` is a scalar, 0."""
         # An array each, since states are donated.
-        one, last, first, highest = (
-            jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf)
+        one, last, first, highest, rounds = (
+            jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf, jnp.inf)
         )
         previous = jax.tree.map(jnp.array, params)
-        rounds = jnp.full((), _ROUNDS_OF_PACE, jnp.float32)
         return SteeredRuleState(
             accumulators, count, one, last, first, highest, jnp.zeros_like(count), previous, rounds
         )
@@ -190,11 +200,22 @@ class Steering:
             fallen = jnp.maximum(jnp.maximum(seen, decayed), 0.25 * first)
             highest = jnp.where(undone, raised, fallen)
             last = jnp.where(undone, last, loss)
-        rounds = jnp.maximum(state.num_rounds, _ROUNDS_OF_PACE)
+        known_rounds = jnp.where(jnp.isfinite(state.num_rounds), state.num_rounds, 0.0)
+        rounds = jnp.maximum(known_rounds, _ROUNDS_OF_PACE)
         slower = (_ROUNDS_OF_PACE - _FEWER) / (rounds - _FEWER)
         pace = self.pace * jnp.where(change < 0, slower, 1.0)
         factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(pace * jnp.clip(change, -2.0, 2.0)))
-        return jnp.clip(state.local_rate * factor, self.low, self.high), last, first, highest
+        rate = jnp.clip(state.local_rate * self._decayed(state) * factor, self.low, self.high)
+        return rate, last, first, highest
+
+    def _decayed(self, state: SteeredRuleState) -> jax.Array | float:
+        """What a round more takes of r by the decay over T rounds, as a factor: a scalar."""
+        if not self.decay:
+            return 1.0
+        least = 1.0 / state.num_rounds
+        done = state.count.astype(jnp.float32) * least
+        before, after = (jnp.maximum(1.0 - t, least) for t in (done, done + least))
+        return jnp.asarray((after / before) ** self.decay, jnp.float32)
 
 
 def _references(

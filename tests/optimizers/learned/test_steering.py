@@ -115,6 +115,22 @@ def test_rounds_are_what_numpy_computes(num_rounds):
     assert len(undone_rounds) == 2 and 0 < falls < 5
 
 
+@pytest.mark.parametrize(("num_rounds", "decay"), [(8, 1.0), (8, 0.5), (8, 0.0), (None, 1.0)])
+def test_the_rate_decays_over_the_rounds_that_are_told(num_rounds, decay):
+    """To 1/T and no further in rounds beyond them; by that alone at pace 0, whatever agrees."""
+    steering = Steering(pace=0.0, decay=decay)
+    state = with_num_rounds(steering.start(None, jnp.int32(0), {}), num_rounds)
+    cut = 1.0
+    for t in range(1, 11):
+        undone = t == 3
+        cut /= 4.0 if undone else 1.0
+        aligned = jnp.full(3, 0.9)
+        rate, *_ = steering.after({}, state, aligned, None, jnp.asarray(undone))
+        left = max(1 - t / num_rounds, 1 / num_rounds) if num_rounds else 1.0
+        np.testing.assert_allclose(rate, cut * left**decay, rtol=1e-5)
+        state = state._replace(local_rate=rate, count=state.count + 1)
+
+
 def test_the_rate_stays_within_its_bounds():
     steering = Steering(low=0.9, high=1.1, learned=True)
     state, theta = steering.start(None, jnp.int32(0), {}), steering.init(3)
@@ -267,7 +283,8 @@ def test_what_a_round_left_in_other_states_is_undone_with_it():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"pace": 0.0}, {"low": 0.0}, {"low": 2.0, "high": 1.0}, {"cut": 1.0}]
+    "arguments",
+    [{"pace": -0.1}, {"decay": -1.0}, {"low": 0.0}, {"low": 2.0, "high": 1.0}, {"cut": 1.0}],
 )
 def test_argument_that_makes_no_sense_is_an_error(arguments):
     with pytest.raises(ValueError, match="lies outside"):
