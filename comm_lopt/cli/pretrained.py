@@ -76,11 +76,13 @@ def _pretrained(arguments: argparse.Namespace) -> None:
 
 
 def _list() -> None:
-    columns = "{:<14} {:<8} {:>8}  {:<11} {:<14} {}"
+    columns = "{:<14} {:<8} {:>8}  {:<11} {:<22} {}"
     print(columns.format("name", "rule", "weights", "around", "γ", "meta-trained on"))
     for folder in shipped().values():
         card = read_card(folder)
         rate = f"{card.recommended.local_learning_rate:g}"
+        power = card.recommended.steps_power
+        rate += f" H^{power:g}" if power else ""
         rate += " (steered)" if card.recommended.steered else ""
         tasks = "; ".join(card.training.tasks)
         weights, around = f"{card.num_weights:,}", card.recommended.local_optimizer

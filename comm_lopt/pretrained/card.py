@@ -80,14 +80,15 @@ class Recommended:
     """How theta is to be used.
 
     Attributes:
-      local_learning_rate: γ; where it is steered, γ of the first round.
+      local_learning_rate: γ at H = 1; where it is steered, γ of the first round.
       steered: whether the rule sets γ of later rounds.
       alpha: how long steps are, in units of RMS(Δ); None for a rule that knows no α.
       schedule: of what stands outside the rule, in words.
       local_optimizer: what takes the local steps, by its name in `LOCAL_OPTIMIZERS`.
+      steps_power: the power of H that γ goes with, at most 0; see `rate`.
 
     Raises:
-      ValueError: a rate that is not above 0.
+      ValueError: a rate that is not above 0, or a power that is.
     """
 
     local_learning_rate: float
@@ -95,9 +96,15 @@ class Recommended:
     alpha: str | None
     schedule: str
     local_optimizer: str = "local_sgd"
+    steps_power: float = 0.0
 
     def __post_init__(self) -> None:
         require_range("local_learning_rate", self.local_learning_rate, 0.0, exclude_low=True)
+        require_range("steps_power", self.steps_power, -math.inf, 0.0)
+
+    def rate(self, num_local_steps: int) -> float:
+        """γ for rounds of H local steps: `local_learning_rate` · H^`steps_power`, to 6 digits."""
+        return float(f"{self.local_learning_rate * num_local_steps**self.steps_power:.6g}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ import comm_lopt
 pretrained = comm_lopt.load("{name}")
 outer = pretrained.transformation(num_rounds=1000)  # an optax transformation of Δ, for any loop
 inner = comm_lopt.{local}({rate:g})  # or any optax optimizer of this kind
-every_step = comm_lopt.every_h_steps(inner, outer, 16)  # or one worker: an ordinary optimizer
+every_step = comm_lopt.every_h_steps(inner, outer, {steps})  # or one worker: an ordinary optimizer
 ```"""
 
 _USE_OF_DELTAS = """\
@@ -44,6 +44,8 @@ pretrained = comm_lopt.load("{name}")
 outer = pretrained.transformation()  # an optax transformation, for any loop of rounds
 updates, state = outer.update(delta, state, params, worker_deltas=deltas)  # [K, ...] of each
 ```"""
+
+_STEPS_IN_USE = 16
 
 _ON_COMMAND_LINE = """\
 ```
@@ -87,7 +89,8 @@ def readme_without_card(header: Mapping[str, Any], sha256: str, loaded_as: str) 
 def _use(rule: str, name: str, rate: float, local: str) -> str:
     entry = OPTIMIZERS.get(rule)
     sees_deltas = entry is not None and entry.sends == "worker_deltas"
-    return (_USE_OF_DELTAS if sees_deltas else _USE).format(name=name, rate=rate, local=local)
+    use = _USE_OF_DELTAS if sees_deltas else _USE
+    return use.format(name=name, rate=rate, local=local, steps=_STEPS_IN_USE)
 
 
 def body(card: Card, loaded_as: str | None = None) -> str:
@@ -102,7 +105,7 @@ def body(card: Card, loaded_as: str | None = None) -> str:
         _use(
             card.rule,
             name,
-            card.recommended.local_learning_rate,
+            card.recommended.rate(_STEPS_IN_USE),
             card.recommended.local_optimizer,
         ),
         _ON_COMMAND_LINE.format(name=name, folder=card.name),
@@ -124,6 +127,7 @@ def body(card: Card, loaded_as: str | None = None) -> str:
 def _recommended(card: Card) -> list[str]:
     chosen = card.recommended
     rate = f"local optimizer {chosen.local_optimizer}, γ: {chosen.local_learning_rate:g}"
+    rate += f" · H^{chosen.steps_power:g}" if chosen.steps_power else ""
     rate += ", of the first round; the rule steers it from there" if chosen.steered else ""
     alpha = chosen.alpha or "none; the rule's steps have the size that they were meta-trained with"
     return [rate, f"α: {alpha}", f"schedule and weight decay outside the rule: {chosen.schedule}"]

@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=pathlib.Path, help="the meta-training's own folder")
     parser.add_argument("--name", required=True, help="rule and version, such as lopt-r-1")
     parser.add_argument("--local_learning_rate", type=float, required=True, metavar="X")
+    parser.add_argument(
+        "--steps_power", type=float, default=0.0, metavar="X", help="γ is times H^X (default: 0)"
+    )
     parser.add_argument("--machine", required=True, metavar="TEXT", help="what it ran on")
     parser.add_argument(
         "--best_theta", action="store_true", help="best_theta/ of the run, in place of theta/"
@@ -111,9 +114,10 @@ def _card(flags: argparse.Namespace, path: pathlib.Path) -> Card:
         None if step_size is None else repr(step_size),
         flags.schedule,
         local_optimizer,
+        flags.steps_power,
     )
     training, selection = _training(flags, trained_on), _selection(flags)
-    tested = tuple(_tested(flags.tested, digest, flags.local_learning_rate))
+    tested = tuple(_tested(flags.tested, digest, recommended))
     check = CheckRun(
         num_workers=getattr(learned_opt, "num_workers", None) or 2,
         num_local_steps=2,
@@ -121,7 +125,7 @@ def _card(flags: argparse.Namespace, path: pathlib.Path) -> Card:
         batch_size=8,
         hidden_size=8,
         seed=0,
-        local_learning_rate=flags.local_learning_rate,
+        local_learning_rate=recommended.rate(2),
         losses=(),
         local_optimizer=local_optimizer,
     )
@@ -204,8 +208,8 @@ def _selection(flags: argparse.Namespace) -> Selection:
     return Selection(flags.selected, tuple(made["rates"]), ratios)
 
 
-def _tested(path: pathlib.Path | None, digest: str, rate: float) -> list[TestedTask]:
-    """A row for each test task on which this theta ran with this γ.
+def _tested(path: pathlib.Path | None, digest: str, recommended: Recommended) -> list[TestedTask]:
+    """A row for each test task on which this theta ran with the recommended γ.
 
     Raises:
       ValueError: there is none.
@@ -216,6 +220,7 @@ def _tested(path: pathlib.Path | None, digest: str, rate: float) -> list[TestedT
     for problem in json.loads(path.read_text(encoding="utf-8"))["problems"].values():
         results = problem["results"]
         methods, num_rounds = results["methods"], results["problem"]["num_rounds"]
+        rate = recommended.rate(results["problem"]["num_local_steps"])
         own = [entry for entry in methods.values() if _is_of(entry, digest, rate)]
         if own:
             entry = own[0]
@@ -234,7 +239,7 @@ def _tested(path: pathlib.Path | None, digest: str, rate: float) -> list[TestedT
                 )
             )
     if not rows:
-        raise ValueError(f"{path} has no run of the theta {digest} with γ = {rate:g}.")
+        raise ValueError(f"{path} has no run of the theta {digest} with its recommended γ.")
     return rows
 
 
