@@ -120,7 +120,7 @@ LINES: Mapping[str, Line] = {
     "pace_0.1": _bound("steering at half the pace, 0.1 (0.2)", "Steering.pace = 0.1"),
     "no_steering": _bound("no steering", _UNSTEERED),
     "muon_600": Line(
-        "around Muon, γ 0.03 and 0.12 falling; α = 1; 600 meta-steps, which ships",
+        "around Muon, γ 0.03 and 0.12 falling; α = 1; 600 meta-steps",
         _warmup(600),
         ("around_muon.gin",),
         "local_muon",

@@ -144,8 +144,9 @@ def test_what_was_tuned_before_is_only_tested_while_the_problem_is_the_same(
     assert tiny.main([*flags, str(tmp_path / "after"), *reused]) == 0
     assert not tuned and made_up == ["LocalSGD"] * 2
     again = json.loads((tmp_path / "after" / "one" / "LocalSGD.json").read_text("utf-8"))
-    for name in ("description", "tuning", "results"):
-        assert again[name] == record[name]
+    assert again["description"] == record["description"]
+    assert again["tuning"] == record["tuning"]
+    assert again["results"]["methods"] == record["results"]["methods"]
 
     (tmp_path / "one.gin").write_text(f"{TINY}num_local_steps = 2\n", encoding="utf-8")
     assert tiny.main([*flags, str(tmp_path / "other"), *reused]) == 0
