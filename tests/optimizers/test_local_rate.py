@@ -1,7 +1,5 @@
 """The local rate that a rule steers: where it is found, and that every kind of loop follows it."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,13 +44,13 @@ def test_where_no_rule_steers_there_is_no_rate():
 def test_a_rule_is_told_the_number_of_rounds_in_optax_and_by_upstreams_init():
     theta, params = LEARNED_OPT.init(jax.random.PRNGKey(0)), make_params()
     for transformation, expected in (
-        (LEARNED_OPT.transformation(theta), math.inf),
+        (LEARNED_OPT.transformation(theta), 0.0),
         (LEARNED_OPT.transformation(theta, num_rounds=300), 300.0),
         (every_h_steps(optax.sgd(0.1), LEARNED_OPT.transformation(theta, num_rounds=7), 2), 7.0),
     ):
         assert float(optax.tree.get(transformation.init(params), "num_rounds")) == expected
     opt = LEARNED_OPT.opt_fn(theta)
-    for told, expected in ((None, math.inf), (50, 50.0)):
+    for told, expected in ((None, 0.0), (50, 50.0)):
         state = opt.init(params, num_steps=told).transform_state
         assert float(optax.tree.get(state, "num_rounds")) == expected
     with pytest.raises(ValueError, match="num_rounds"):

@@ -36,7 +36,7 @@ class SteeredRuleState(NamedTuple):
       highest_loss: a bound of recent losses; infinity where none is known.
       rounds_undone: how many were undone, int32.
       previous: the parameters before the last step, which a round that is undone goes back to.
-      num_rounds: T, float32; infinity where it is not known.
+      num_rounds: T, float32; 0 where it is not known.
     """
 
     accumulators: PyTree
@@ -128,7 +128,7 @@ class Steering:
         """The state before the first round of `params`, a tree; `count` is a scalar, 0."""
         # An array each, since states are donated.
         one, last, first, highest, rounds = (
-            jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf, jnp.inf)
+            jnp.full((), value, jnp.float32) for value in (1.0, jnp.nan, jnp.nan, jnp.inf, 0.0)
         )
         previous = jax.tree.map(jnp.array, params)
         return SteeredRuleState(
@@ -200,8 +200,7 @@ class Steering:
             fallen = jnp.maximum(jnp.maximum(seen, decayed), 0.25 * first)
             highest = jnp.where(undone, raised, fallen)
             last = jnp.where(undone, last, loss)
-        known_rounds = jnp.where(jnp.isfinite(state.num_rounds), state.num_rounds, 0.0)
-        rounds = jnp.maximum(known_rounds, _ROUNDS_OF_PACE)
+        rounds = jnp.maximum(state.num_rounds, _ROUNDS_OF_PACE)
         slower = (_ROUNDS_OF_PACE - _FEWER) / (rounds - _FEWER)
         pace = self.pace * jnp.where(change < 0, slower, 1.0)
         factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(pace * jnp.clip(change, -2.0, 2.0)))
@@ -212,7 +211,7 @@ class Steering:
         """What a round more takes of r by the decay over T rounds, as a factor: a scalar."""
         if not self.decay:
             return 1.0
-        least = 1.0 / state.num_rounds
+        least = jnp.where(state.num_rounds > 0, 1.0 / jnp.maximum(state.num_rounds, 1.0), 0.0)
         done = state.count.astype(jnp.float32) * least
         before, after = (jnp.maximum(1.0 - t, least) for t in (done, done + least))
         return jnp.asarray((after / before) ** self.decay, jnp.float32)
