@@ -8,12 +8,15 @@ from collections.abc import Mapping
 
 import comm_lopt
 
-__all__ = ["BASE", "LINES", "Line"]
+__all__ = ["BASE", "LINES", "RATES", "Line"]
 
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 BASE = "base"
 """The line that all others are compared with."""
+
+RATES = (0.03, 0.3)
+"""Local learning rates at which thetas are judged where a line says no others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +28,14 @@ class Line:
       bindings: gin's, in place of the base's.
       files: gin files after base.gin, of this folder or shipped.
       local_optimizer: around which its thetas are judged.
-      rates: local learning rates at which they are; `RATES` of selection.py if there are none.
+      rates: local learning rates at which they are.
     """
 
     change: str
     bindings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     local_optimizer: str = "local_sgd"
-    rates: tuple[float, ...] = ()
+    rates: tuple[float, ...] = RATES
 
     def load(self) -> None:
         """Has gin describe the meta-training."""

@@ -18,8 +18,8 @@ from typing import Any
 import gin
 import jax
 from generalisation import kept, made_once, write_results
-from lines import LINES
-from selection import RATES, SEEDS, TASKS, SelectionTask, judged, load, tuned_baseline
+from lines import LINES, RATES
+from selection import SEEDS, TASKS, SelectionTask, judged, load, tuned_baseline
 from summary import of_line, of_theta
 from table import figure, table
 
@@ -92,7 +92,7 @@ def done(out_dir: pathlib.Path, name: str, seed: int, tasks: Mapping[str, Select
         begin = time.monotonic(), time.process_time()
         opt, theta = meta_train(folder, seed=seed, resume=True, progress=False)
         trained = time.monotonic(), time.process_time()
-        around = line.local_optimizer, _rates(name)
+        around = line.local_optimizer, line.rates
         losses = {n: judged(task, opt, theta, *around) for n, task in tasks.items()}
         wall, cpu = (round(end - start, 1) for end, start in zip(trained, begin, strict=True))
         judging = round(time.monotonic() - trained[0], 1)
@@ -115,13 +115,9 @@ def _description(name: str, seed: int, tasks: Mapping[str, SelectionTask]) -> di
         "problems": {n: task.told for n, task in tasks.items()},
         "config": gin.config_str(),
         "seed": seed,
-        "rates": list(_rates(name)),
+        "rates": list(LINES[name].rates),
         "seeds": list(SEEDS),
     }
-
-
-def _rates(name: str) -> tuple[float, ...]:
-    return LINES[name].rates or RATES
 
 
 def write_summary(
@@ -143,7 +139,7 @@ def write_summary(
         if thetas:
             lines[name] = {
                 "change": line.change,
-                "rates": list(_rates(name)),
+                "rates": list(line.rates),
                 "thetas": thetas,
                 "summary": of_line(thetas),
             }

@@ -18,7 +18,7 @@ from comm_lopt.meta_test import Problem, meta_test_problem, run
 from comm_lopt.methods import Method, hand_designed, learned
 from comm_lopt.upstream import LearnedOptimizer
 
-__all__ = ["RATES", "SEEDS", "TASKS", "SelectionTask", "judged", "load", "tuned_baseline"]
+__all__ = ["SEEDS", "TASKS", "SelectionTask", "judged", "load", "tuned_baseline"]
 
 PyTree = Any
 Losses = dict[str, list[list[float | None]]]
@@ -36,7 +36,6 @@ TASKS: Mapping[str, str] = {
 }
 """Titles by name, which is that of the gin file in selection/."""
 
-RATES = (0.03, 0.3)
 SEEDS = (2000, 2001)
 _BASELINE = "SlowMo"
 # The test split is for testing, and outer_valid for meta-training on held-out losses.
@@ -69,8 +68,8 @@ def judged(
     task: SelectionTask,
     opt: LearnedOptimizer,
     theta: PyTree,
-    local_optimizer: str = "local_sgd",
-    rates: Sequence[float] = RATES,
+    local_optimizer: str,
+    rates: Sequence[float],
 ) -> Losses:
     """Losses of a theta around a local optimizer, at each of `rates`; see `_losses`."""
     flat, unflattened = ravel_pytree(theta)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lines import BASE
-from selection import RATES, TASKS
+from lines import BASE, RATES
+from selection import TASKS
 from summary import KINDS, LARGEST_RATIO, MEASURES
 
 from comm_lopt.pictures import empty_figure, without_tex
