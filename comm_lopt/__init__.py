@@ -33,6 +33,7 @@ from comm_lopt.optimizers.full_precision import in_full_precision
 from comm_lopt.optimizers.learned.ada_features import AdaFeatures
 from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
 from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.learned.mixed_momenta import LOptM
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
 from comm_lopt.optimizers.learned.relative import LAggR, LOptR
 from comm_lopt.optimizers.learned.relative_features import RelativeAdaFeatures
@@ -118,6 +119,7 @@ __all__ = [
     "LAggR",
     "LOpt",
     "LOptA",
+    "LOptM",
     "LOptR",
     "LabelledExamples",
     "LanguageModellingTask",

@@ -10,6 +10,7 @@ from comm_lopt.checks import require_choice
 from comm_lopt.optimizers import rules
 from comm_lopt.optimizers.learned.lagg import LAgg, LAggA
 from comm_lopt.optimizers.learned.lopt import LOpt, LOptA
+from comm_lopt.optimizers.learned.mixed_momenta import LOptM
 from comm_lopt.optimizers.learned.relative import LAggR, LOptR
 from comm_lopt.upstream import LearnedOptimizer
 
@@ -62,8 +63,9 @@ def _learned(
     summary: str,
     sends: Sends = "mean",
     source: str = "Joseph et al. 2025",
+    local_opt: str = "local_sgd",
 ) -> OptimizerEntry:
-    return OptimizerEntry(make, summary, source, sends=sends)
+    return OptimizerEntry(make, summary, source, sends=sends, local_opt=local_opt)
 
 
 def _nesterov(
@@ -96,6 +98,10 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     "LAggR": _learned(
         LAggR, "the same with statistics of the workers; any K", "mean_and_squares", source=""
     ),
+    "LOptM": _learned(
+        LOptM, "learned, mixes the mean delta and its momenta; any K", source="",
+        local_opt="local_muon",
+    ),  # fmt: skip
     "LocalSGD": OptimizerEntry(rules.averaging, "mean of the workers' weights", "Stich 2019"),
     "OuterSGD": OptimizerEntry(
         rules.outer_sgd, "a step along the mean delta with a rate of its own", "Reddi et al. 2021",

@@ -129,6 +129,13 @@ LINES: Mapping[str, Line] = {
         "local_muon",
         (0.03, 0.12),
     ),
+    "momenta_600": Line(
+        "LOptM around Muon, three families: K 8, H 4; K 2; H 1; γ 0.03 and 0.12; 600 meta-steps",
+        _warmup(600),
+        ("around_muon.gin", "optimizers/lopt_m.gin", "families/around_muon.gin"),
+        "local_muon",
+        (0.03, 0.12),
+    ),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),

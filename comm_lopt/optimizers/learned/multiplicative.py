@@ -95,8 +95,8 @@ class MultiplicativeRule(GlobalLearnedOptimizer):
                 "mean Δ in their place, let all take part, or use LOptA."
             )
 
-    def _time(self, count: jax.Array) -> jax.Array:
-        return time_features(count)
+    def _time(self, state: Any) -> jax.Array:
+        return time_features(state.count)
 
     def _seen_of_workers(
         self,

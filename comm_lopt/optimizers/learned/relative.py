@@ -14,8 +14,8 @@ from comm_lopt.optimizers.learned.features import TIME_SCALES, time_features
 from comm_lopt.optimizers.learned.implementations import learned_step
 from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
 from comm_lopt.optimizers.learned.relative_features import RelativeAdaFeatures, root_mean_square
-from comm_lopt.optimizers.learned.rule import GlobalLearnedOptimizer, LearnedRuleState
-from comm_lopt.optimizers.learned.steering import SteeredRuleState, Steering, alignment
+from comm_lopt.optimizers.learned.steered import SteeredLearnedOptimizer
+from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.optimizers.learned.step_size import (
     STEP_SIZES,
     ConstantAlpha,
@@ -36,7 +36,7 @@ _SMALLEST = 1e-30
 
 
 @gin.configurable(module="comm_lopt")
-class LOptR(GlobalLearnedOptimizer):
+class LOptR(SteeredLearnedOptimizer):
     """Meta-learned rule p ← p − α · RMS(Δ) · u / RMS(u), where u = MLP(features of p).
 
     RMS is over the tensor. The features are Ada features in units of RMS(Δ), so that the rule is
@@ -77,11 +77,10 @@ class LOptR(GlobalLearnedOptimizer):
         learned_decays: bool = False,
         implementation: str = "auto",
     ):
-        super().__init__(features, hidden_size, hidden_layers, implementation)
+        super().__init__(features, hidden_size, hidden_layers, implementation, steering)
         if self.hidden_size < 2:
             raise ValueError("hidden_size=1: a relative rule starts with 2 units in use; pass 8.")
         self.step_size: StepSize = ConstantAlpha() if step_size is None else step_size
-        self.steering = Steering() if steering is True else steering or None
         self.time = time
         self.learned_decays = learned_decays
 
@@ -90,17 +89,14 @@ class LOptR(GlobalLearnedOptimizer):
         form = next(n for n, form in STEP_SIZES.items() if type(self.step_size) is form)
         fields = dataclasses.asdict(self.step_size)  # type: ignore[call-overload]
         relative = {"time": self.time, "learned_decays": self.learned_decays}
-        steering = False if self.steering is None else dataclasses.asdict(self.steering)
-        forms = {"step_size": {"form": form, **fields}, "steering": steering}
-        return super().hparams() | relative | forms
+        return super().hparams() | relative | {"step_size": {"form": form, **fields}}
 
     @classmethod
     def from_hparams(cls, hparams: Mapping[str, Any]) -> Self:
         """The inverse of `hparams`."""
         fields = dict(hparams["step_size"])
         step_size = STEP_SIZES[fields.pop("form")](**fields)
-        steering = hparams["steering"] and Steering(**hparams["steering"])
-        return super().from_hparams({**hparams, "step_size": step_size, "steering": steering})
+        return super().from_hparams({**hparams, "step_size": step_size})
 
     def init(self, key: jax.Array) -> PyTree:
         """Initial theta, in which u is Δ and its first momentum, and a little that is random.
@@ -120,80 +116,12 @@ class LOptR(GlobalLearnedOptimizer):
         theta = {
             "mlp": _along_momentum(mlp, (0, self.num_gradients + 1)),
             "step_size": self.step_size.init(size_key, momenta, statistics),
+            **self._init_steering(momenta),
         }
-        if self.steering is not None:
-            theta["steering"] = self.steering.init(momenta)
         return theta | ({"features": self.features.init_theta()} if self.learned_decays else {})
 
-    def start(self, params: PyTree) -> Any:
-        """The state before the first round, of `params`, a tree of arrays.
-
-        It is a `SteeredRuleState`, or a `LearnedRuleState` without steering.
-        """
-        state = super().start(params)
-        if self.steering is None:
-            return state
-        return self.steering.start(state.accumulators, state.count, params)
-
-    def after_round(
-        self, theta: PyTree, delta: PyTree, state: Any, params: PyTree, *, added: bool,
-        value: jax.Array | None = None, start_value: jax.Array | None = None,
-        **from_round: PyTree,
-    ) -> tuple[PyTree, Any]:  # fmt: skip
-        """One step, or the undoing of one: what `transformation`'s update computes.
-
-        Args:
-          theta: a tree, as from `init`.
-          delta: mean Δ, of the shapes of `params`.
-          state: of the round before.
-          params: W, a tree of arrays.
-          added: return W' = W + the steps instead of the steps.
-          value: the round's training loss, a scalar; None: it is not known.
-          start_value: the training loss at the round's start, before any local step, a scalar;
-            None: it is not known. It counts where `value` is given.
-          **from_round: `worker_weights`, [K], and `of_workers` of
-            `GlobalLearnedOptimizer.after_round`.
-
-        Returns:
-          W' or the steps, of the shapes of `params`, and the new state.
-        """
-
-        def go_on(state: Any, params: PyTree) -> tuple[PyTree, Any]:
-            return super(LOptR, self).after_round(
-                theta, delta, state, params, added=added, **from_round
-            )
-
-        if self.steering is None:
-            return go_on(state, params)
-        plain = LearnedRuleState(state.accumulators, state.count)
-
-        def undo(plain: LearnedRuleState, params: PyTree) -> tuple[PyTree, LearnedRuleState]:
-            back = jax.tree.map(
-                lambda old, w: jnp.where(step_undone, old, w), state.previous, params
-            )
-            if not added:
-                back = jax.tree.map(jnp.subtract, back, params)
-            return back, plain._replace(count=plain.count + 1)
-
-        treedef: Any = jax.tree.structure(params)
-        deltas = [jnp.asarray(d, jnp.float32) for d in treedef.flatten_up_to(delta)]
-        value, start_value = (
-            None if loss is None else jnp.asarray(loss, jnp.float32)
-            for loss in (value, start_value)
-        )
-        undone, step_undone = self.steering.undoes(state, deltas, value, start_value)
-        out, new = jax.lax.cond(undone, undo, go_on, plain, params)
-        momenta = treedef.flatten_up_to(state.accumulators.momentum)
-        aligned = alignment(deltas, momenta)
-        steered = self.steering.after(theta["steering"], state, aligned, value, undone, start_value)
-        rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
-        previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
-        return out, SteeredRuleState(
-            new.accumulators, new.count, *steered, rounds_undone, previous, state.num_rounds
-        )
-
-    def _time(self, count: jax.Array) -> jax.Array:
-        return time_features(count) if self.time else jnp.zeros(0, jnp.float32)
+    def _time(self, state: Any) -> jax.Array:
+        return time_features(state.count) if self.time else jnp.zeros(0, jnp.float32)
 
     def _shifts(self, theta: PyTree) -> PyTree:
         return theta["features"] if self.learned_decays else self.features.init_theta()

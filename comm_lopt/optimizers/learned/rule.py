@@ -175,7 +175,7 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         treedef: Any = jax.tree.structure(params)
         deltas = treedef.flatten_up_to(delta)
         seen = self._seen_of_workers(treedef, worker_weights, **of_workers)
-        time = self._time(state.count)
+        time = self._time(state)
         accumulators = self._one_for_each_tensor(state.accumulators, treedef)
         new = [
             self._after_round(theta, *tensor, worker_weights, time, added=added)
@@ -210,8 +210,8 @@ class GlobalLearnedOptimizer(LearnedOptimizer):
         return self._stepped(theta, tensor, time, added).astype(param.dtype), accumulators
 
     @abc.abstractmethod
-    def _time(self, count: jax.Array) -> jax.Array:
-        """What the MLP is told of the number of rounds done, [11] or [0]."""
+    def _time(self, state: Any) -> jax.Array:
+        """What the MLP is told of how far a run is, a vector."""
 
     @abc.abstractmethod
     def _stepped(self, theta: PyTree, tensor: tuple, time: jax.Array, added: bool) -> jax.Array:

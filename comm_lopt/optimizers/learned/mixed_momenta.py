@@ -1,0 +1,117 @@
+"""A learned rule that mixes Δ and its momenta, tensor by tensor: LOptM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+
+from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
+from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
+from comm_lopt.optimizers.learned.steered import SteeredLearnedOptimizer
+from comm_lopt.optimizers.learned.steering import Steering
+from comm_lopt.optimizers.learned.step_size import TensorStatistics
+
+__all__ = ["LOptM"]
+
+PyTree = Any
+
+_DECAYS = (0.9, 0.99, 0.999)
+_FIRST_CHANGES = 0.01
+
+
+@gin.configurable(module="comm_lopt")
+class LOptM(SteeredLearnedOptimizer):
+    """Meta-learned rule p ← p − (a_0 Δ + Σ_j a_j m_j), with one a for all of a tensor.
+
+    m_j are averages of Δ with decays β_j, and
+
+      a = initial + MLP(statistics of the tensor, 1 − t / T),
+
+    of which the statistics (`TensorStatistics`) say how well rounds agree: log(RMS of Σ_i β_j^i
+    Δ_{t−i} / RMS(Δ)) and cos(Δ, m_j) for each j, and log(RMS(Δ) / RMS(p)) / 4. None changes where Δ
+    and p are scaled, so that the rule is equivariant, as LOptR is. Where rounds disagree, what
+    is random in Δ averages out in m_j, as in momentum, while a step of LOptR has the size of Δ
+    however little of it is signal. 1 − t / T is the share of T rounds that is left; 1 where T is
+    not known.
+
+    It is made for Muon's local steps, which do the work of a direction for each parameter, and
+    for γ that falls to nothing over T rounds: `Steering(pace=0.0, decay=1.0)`, the default. It
+    starts near MuLoCo, that is Nesterov's momentum on Δ.
+
+    Theta is {"mlp": weights, "steering": what steering needs, if there is any}. There is no network
+    for each parameter, so that a step costs what momentum's does.
+
+    Args:
+      features: the averages; β of 0.9, 0.99 and 0.999 if None.
+      hidden_size: width of the MLP's hidden layer.
+      initial: a at first, as many as averages and one more.
+      steering: see `LOptR`; `Steering(pace=0.0, decay=1.0)` if None.
+      implementation: as other rules have it; all are one here.
+
+    Raises:
+      ValueError: a size below 1, or another number of initial a than averages and one.
+    """
+
+    feature_set = MomentumFeatures
+
+    def __init__(
+        self,
+        features: MomentumFeatures | None = None,
+        hidden_size: int = 16,
+        initial: Sequence[float] = (0.5, 0.8, 0.0, 0.0),
+        steering: Steering | bool | None = None,
+        implementation: str = "auto",
+    ):
+        features = MomentumFeatures(_DECAYS) if features is None else features
+        steering = Steering(pace=0.0, decay=1.0) if steering is None else steering
+        super().__init__(features, hidden_size, 1, implementation, steering)
+        self.initial = tuple(float(a) for a in initial)
+        if len(self.initial) != len(features.decays) + 1:
+            raise ValueError(
+                f"initial={self.initial}: {len(features.decays)} averages take one number each and "
+                "one for Δ itself."
+            )
+
+    def hparams(self) -> dict[str, Any]:
+        """The arguments that decide theta's shape and meaning, as they go into its header."""
+        hparams = super().hparams() | {"initial": self.initial}
+        del hparams["hidden_layers"]
+        return hparams
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Initial theta, whose a is nearly `initial`.
+
+        Args:
+          key: random key.
+
+        Returns:
+          A tree of arrays: the MLP, and what steering learns.
+        """
+        momenta = len(self.initial) - 1
+        mlp = init_mlp(key, 2 * momenta + 2, self.hidden_size, 1, num_outputs=momenta + 1)
+        mlp["w1"] = _FIRST_CHANGES * mlp["w1"]
+        return {"mlp": mlp, **self._init_steering(momenta)}
+
+    def _time(self, state: Any) -> jax.Array:
+        num_rounds = getattr(state, "num_rounds", jnp.float32(0.0))
+        done = state.count.astype(jnp.float32) / jnp.maximum(num_rounds, 1.0)
+        return jnp.where(num_rounds > 0, jnp.maximum(1.0 - done, 0.0), 1.0)[None]
+
+    def _shifts(self, theta: PyTree) -> PyTree:
+        del theta
+        return self.features.init_theta()
+
+    def _stepped(self, theta: PyTree, tensor: tuple, time: jax.Array, added: bool) -> jax.Array:
+        accumulators, param, delta, gradients = tensor
+        decays = jnp.asarray(self.features.decays, jnp.float32)  # type: ignore[attr-defined]
+        statistics = TensorStatistics(accumulators.momentum, decays, param, delta, gradients)
+        mlp, inputs = theta["mlp"], jnp.concatenate([statistics.stacked(), time])
+        hidden = jax.nn.relu(inputs @ mlp["w0"] + mlp["b0"])
+        a = jnp.asarray(self.initial, jnp.float32) + hidden @ mlp["w1"] + mlp["b1"]
+        a = jnp.where(jnp.any(delta != 0), a, 0.0)
+        step = -(a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1))
+        return param + step if added else step
