@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["local_rate_of", "scaled_by", "was_undone", "with_num_rounds"]
+__all__ = [
+    "fall_of_round",
+    "local_rate_of",
+    "scaled_by",
+    "share_left",
+    "was_undone",
+    "with_num_rounds",
+]
 
 PyTree = Any
 
@@ -56,6 +63,29 @@ def with_num_rounds(state: PyTree, num_rounds: Any) -> PyTree:
     if num_rounds is None or optax.tree.get(state, _ROUNDS) is None:
         return state
     return optax.tree.set(state, **{_ROUNDS: jnp.asarray(num_rounds, jnp.float32)})
+
+
+def share_left(count: jax.Array, num_rounds: jax.Array) -> jax.Array:
+    """max(1 − t / T, 1 / T), the share of a run that is left: a scalar; 1 where T is not known.
+
+    Args:
+      count: t, rounds done, a scalar.
+      num_rounds: T, a scalar; 0 where it is not known.
+    """
+    least = jnp.where(num_rounds > 0, 1.0 / jnp.maximum(num_rounds, 1.0), 0.0)
+    return jnp.maximum(1.0 - count.astype(jnp.float32) * least, least)
+
+
+def fall_of_round(count: jax.Array, num_rounds: jax.Array, decay: Any) -> jax.Array:
+    """What round t, which ends, takes of a γ that goes with `share_left`^decay: a factor, float32.
+
+    Args:
+      count: t, rounds done before it, a scalar.
+      num_rounds: T, a scalar; 0 where it is not known.
+      decay: the power, a scalar.
+    """
+    before, after = (share_left(t, num_rounds) for t in (count, count + 1))
+    return jnp.asarray((after / before) ** decay, jnp.float32)
 
 
 def scaled_by(

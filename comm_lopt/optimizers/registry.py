@@ -71,10 +71,10 @@ def _learned(
 def _nesterov(
     summary: str, source: str, local_opt: str, momentum: float, rate: float = 0.7,
     workers: Workers = "all", rates: tuple[float, ...] = _OUTER_RATES,
-    momenta: tuple[float, ...] = _OUTER_MOMENTA,
+    momenta: tuple[float, ...] = _OUTER_MOMENTA, rule: Callable[..., Any] = rules.nesterov,
 ) -> OptimizerEntry:  # fmt: skip
     return OptimizerEntry(
-        rules.nesterov, summary, source,
+        rule, summary, source,
         {"learning_rate": rates, "momentum": momenta},
         local_opt=local_opt, workers=workers,
         defaults={"learning_rate": rate, "momentum": momentum},
@@ -129,6 +129,10 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     "MuLoCo": _nesterov(
         "Muon inside, Nesterov outside", "Thérien et al. 2025", "local_muon", 0.6,
         momenta=(0.9, 0.8, 0.6, 0.3, 0.0),
+    ),
+    "MuLoCoLinear": _nesterov(
+        "MuLoCo, its local rate falling in a line over T rounds", "", "local_muon", 0.6,
+        momenta=(0.9, 0.8, 0.6, 0.3, 0.0), rule=rules.falling_nesterov,
     ),
     "DiLoCoK1": _nesterov(
         "DiLoCo of one worker on all examples", "Thérien et al. 2025", "local_adamw", 0.8,

@@ -129,8 +129,11 @@ def _recommended(card: Card) -> list[str]:
     rate = f"local optimizer {chosen.local_optimizer}, γ: {chosen.local_learning_rate:g}"
     rate += f" · H^{chosen.steps_power:g}" if chosen.steps_power else ""
     rate += ", of the first round; the rule steers it from there" if chosen.steered else ""
-    alpha = chosen.alpha or "none; the rule's steps have the size that they were meta-trained with"
-    return [rate, f"α: {alpha}", f"schedule and weight decay outside the rule: {chosen.schedule}"]
+    published = "none; the rule's steps have the size that they were meta-trained with"
+    # Steered rules without α step by Δ and its momenta as they are.
+    alpha = chosen.alpha or (None if chosen.steered else published)
+    outside = f"schedule and weight decay outside the rule: {chosen.schedule}"
+    return [rate, *([f"α: {alpha}"] if alpha else []), outside]
 
 
 def _training(card: Card) -> list[str]:

@@ -14,6 +14,7 @@ from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
 from comm_lopt.optimizers.learned.steered import SteeredLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.optimizers.learned.step_size import TensorStatistics
+from comm_lopt.optimizers.local_rate import share_left
 
 __all__ = ["LOptM"]
 
@@ -29,14 +30,14 @@ class LOptM(SteeredLearnedOptimizer):
 
     m_j are averages of Δ with decays β_j, and
 
-      a = initial + MLP(statistics of the tensor, 1 − t / T),
+      a = initial + MLP(statistics of the tensor, max(1 − t / T, 1 / T)),
 
     of which the statistics (`TensorStatistics`) say how well rounds agree: log(RMS of Σ_i β_j^i
     Δ_{t−i} / RMS(Δ)) and cos(Δ, m_j) for each j, and log(RMS(Δ) / RMS(p)) / 4. None changes where Δ
     and p are scaled, so that the rule is equivariant, as LOptR is. Where rounds disagree, what
     is random in Δ averages out in m_j, as in momentum, while a step of LOptR has the size of Δ
-    however little of it is signal. 1 − t / T is the share of T rounds that is left; 1 where T is
-    not known.
+    however little of it is signal. The last input, the share of T rounds that is left, is 1 where T
+    is not known.
 
     It is made for Muon's local steps, which do the work of a direction for each parameter, and
     for γ that falls to nothing over T rounds: `Steering(pace=0.0, decay=1.0)`, the default. It
@@ -98,8 +99,7 @@ class LOptM(SteeredLearnedOptimizer):
 
     def _time(self, state: Any) -> jax.Array:
         num_rounds = getattr(state, "num_rounds", jnp.float32(0.0))
-        done = state.count.astype(jnp.float32) / jnp.maximum(num_rounds, 1.0)
-        return jnp.where(num_rounds > 0, jnp.maximum(1.0 - done, 0.0), 1.0)[None]
+        return share_left(state.count, num_rounds)[None]
 
     def _shifts(self, theta: PyTree) -> PyTree:
         del theta

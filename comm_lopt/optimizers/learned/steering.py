@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.checks import require_range
+from comm_lopt.optimizers.local_rate import fall_of_round
 
 __all__ = ["SteeredRuleState", "Steering", "alignment"]
 
@@ -204,17 +205,10 @@ class Steering:
         slower = (_ROUNDS_OF_PACE - _FEWER) / (rounds - _FEWER)
         pace = self.pace * jnp.where(change < 0, slower, 1.0)
         factor = jnp.where(undone, 1.0 / self.cut, jnp.exp(pace * jnp.clip(change, -2.0, 2.0)))
-        rate = jnp.clip(state.local_rate * self._decayed(state) * factor, self.low, self.high)
+        if self.decay:
+            factor = factor * fall_of_round(state.count, state.num_rounds, self.decay)
+        rate = jnp.clip(state.local_rate * factor, self.low, self.high)
         return rate, last, first, highest
-
-    def _decayed(self, state: SteeredRuleState) -> jax.Array | float:
-        """What a round more takes of r by the decay over T rounds, as a factor: a scalar."""
-        if not self.decay:
-            return 1.0
-        least = jnp.where(state.num_rounds > 0, 1.0 / jnp.maximum(state.num_rounds, 1.0), 0.0)
-        done = state.count.astype(jnp.float32) * least
-        before, after = (jnp.maximum(1.0 - t, least) for t in (done, done + least))
-        return jnp.asarray((after / before) ** self.decay, jnp.float32)
 
 
 def _references(

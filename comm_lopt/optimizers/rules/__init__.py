@@ -7,6 +7,7 @@ from comm_lopt.optimizers.rules.data_parallel import (
     data_parallel_sgdm,
 )
 from comm_lopt.optimizers.rules.ema_nesterov import ema_nesterov
+from comm_lopt.optimizers.rules.falling_rate import falling_nesterov, falling_rate
 from comm_lopt.optimizers.rules.fedavgm import fedavgm
 from comm_lopt.optimizers.rules.fedopt import fedadam, fedyogi
 from comm_lopt.optimizers.rules.gpa import gpa
@@ -19,6 +20,8 @@ __all__ = [
     "data_parallel_sgd",
     "data_parallel_sgdm",
     "ema_nesterov",
+    "falling_nesterov",
+    "falling_rate",
     "fedadam",
     "fedavgm",
     "fedyogi",

@@ -42,13 +42,13 @@ def compiled():
     return jax.jit(one)
 
 
-def train(theta, num_rounds=None, c=1.0, rounds=ROUNDS):
+def train(theta, num_rounds=None, c=1.0):
     """Parameters after each round, where all lengths are times c; and the local rates."""
     scaled = functools.partial(jax.tree.map, lambda x: c * x)
     params = scaled(random_tree(0, 1.0))
     state = LEARNED_OPT.transformation(theta, num_rounds=num_rounds).init(params)
     course, rates = [params], []
-    for number in range(rounds):
+    for number in range(ROUNDS):
         params, state = compiled()(theta, scaled(random_tree(number + 1, 0.05)), params, state)
         course.append(params)
         rates.append(float(local_rate_of(state)))
@@ -71,7 +71,7 @@ def slow_course(theta, name, num_rounds):
         momenta = [(1 - b) * s for b, s in zip(DECAYS, sums, strict=True)]
         logs = [np.log(rms(s) / rms(delta)) for s in sums]
         cosines = [np.mean(m * delta) / (rms(m) * rms(delta)) for m in momenta]
-        left = 1.0 if num_rounds is None else 1 - number / num_rounds
+        left = 1.0 if num_rounds is None else max(1 - number / num_rounds, 1 / num_rounds)
         inputs = np.array([*logs, *cosines, np.log(rms(delta) / rms(param)) / 4, left])
         hidden = np.maximum(inputs @ mlp["w0"] + mlp["b0"], 0)
         a = np.array([0.4, 0.7, 0.2]) + hidden @ mlp["w1"] + mlp["b1"]
@@ -80,7 +80,8 @@ def slow_course(theta, name, num_rounds):
     return course
 
 
-@pytest.mark.parametrize("num_rounds", [None, 5])
+# A run of three rounds that goes on: the fourth is as the third.
+@pytest.mark.parametrize("num_rounds", [None, 3])
 def test_rounds_are_those_of_the_slow_version(num_rounds):
     theta = random_theta()
     course, _ = train(theta, num_rounds)
@@ -108,17 +109,6 @@ def test_the_local_rate_falls_in_a_line_to_a_last_round_of_one_part_of_t():
 
 def test_the_local_rate_stays_where_t_is_not_known():
     assert train(random_theta())[1] == [1.0] * ROUNDS
-
-
-def test_what_goes_on_after_t_rounds_is_as_in_the_last():
-    """No share of the rounds below 0 goes into the MLP."""
-    theta = random_theta()
-    zero = {**theta, "mlp": {**theta["mlp"], "w0": theta["mlp"]["w0"].at[-1].set(0.0)}}
-    told = train(theta, num_rounds=1, rounds=3)[0]
-    blind = train(zero, num_rounds=1, rounds=3)[0]
-    steps = [jax.tree.map(jnp.subtract, course[3], course[2]) for course in (told, blind)]
-    # Parameters differ by the first round, in which all of T was left, and steps hardly by it.
-    assert_trees_close(*steps, rtol=0.05, atol=1e-3)
 
 
 def test_an_initial_theta_is_nesterovs_momentum_but_for_what_is_random():
