@@ -39,6 +39,10 @@ COLOURS = (
 )
 """Those of the registry's optimizers in its order, over and over."""
 
+# Those that came later have a colour that what they are compared with most has not, and leave the
+# others the colours that pictures have.
+_CHOSEN = {"LOptM": 7, "MuLoCoLinear": 0}
+
 _DASHED: tuple[float, ...] = (5.0, 2.5)
 _DOTTED: tuple[float, ...] = (1.5, 2.0)
 # Of further labels of one optimizer.
@@ -91,7 +95,7 @@ def looks(methods: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Look]:
 
 
 def _colour(optimizer: str) -> Colour:
-    known = list(OPTIMIZERS)
+    places = {name: i for i, name in enumerate(n for n in OPTIMIZERS if n not in _CHOSEN)} | _CHOSEN
     # One's own has a colour as well, the same in every process.
-    place = known.index(optimizer) if optimizer in known else zlib.crc32(optimizer.encode())
+    place = places.get(optimizer, zlib.crc32(optimizer.encode()))
     return COLOURS[place % len(COLOURS)]

@@ -165,6 +165,17 @@ BASELINES: Mapping[str, Plan] = {
         ),
         kept=4,
     ),
+    # Around what MuLoCo is best with on most of the test tasks.
+    "MuLoCoLinear": Plan(
+        (
+            Axis("local_learning_rate", 0.03, 2.0, 3),
+            Axis("learning_rate", 0.5, 2.0, 1),
+            Axis("momentum", 0.4, 2.0, 1, complement=True),
+        ),
+        kept=2,
+        refinements=1,
+        finalists=2,
+    ),
     "DataParallelSGD": Plan((Axis("learning_rate", 0.03, 2.0, 8),)),
     "DataParallelAdam": Plan((Axis("learning_rate", 0.0003, 2.0, 8),)),
 }

@@ -48,8 +48,8 @@ class TestProblem:
         return meta_test_problem()
 
 
-_MUON = ("MuLoCo",)
-_ALL = ("LocalSGD", "SlowMo", "DiLoCo", "FedAdam", "MuLoCo", "DataParallelSGD", "DataParallelAdam")
+_MUON = ("MuLoCo", "MuLoCoLinear")
+_ALL = ("LocalSGD", "SlowMo", "DiLoCo", "FedAdam", *_MUON, "DataParallelSGD", "DataParallelAdam")
 
 PROBLEMS: dict[str, TestProblem] = {
     problem.name: problem
