@@ -220,7 +220,7 @@ def test_tuning_says_where_the_best_is_still_on_an_edge_and_passes_over_what_div
         tune(lambda x: float("inf"), plan)
 
 
-def results_of(learned, heldout=0.5, local=0.4, adam=0.3, diverged=()):
+def results_of(learned, heldout=0.5, local=0.4, adam=0.3, diverged=(), falling=None):
     """A problem's results: a learned method at a loss, after two of three rounds at Local SGD's."""
     entries = {
         "LocalSGD": small_entry(final=local),
@@ -229,6 +229,9 @@ def results_of(learned, heldout=0.5, local=0.4, adam=0.3, diverged=()):
         "DataParallelAdam": small_entry(final=adam, sends="gradient"),
         "rule": small_entry(final=learned, learned=True, diverged=diverged),
     }
+    if falling is not None:
+        entries["MuLoCoLinear"] = small_entry(final=falling)
+        entries["MuLoCoLinear"]["heldout"]["loss"] = falling
     results = small_results(entries)
     names = ("LocalSGD", "SlowMo", "DiLoCo")
     results["targets"] = {f"final_loss_of_{name}": local for name in names}
@@ -244,7 +247,7 @@ def results_of(learned, heldout=0.5, local=0.4, adam=0.3, diverged=()):
 def test_verdicts_count_tasks_of_which_every_variant_came_so(module):
     tasks = {"a": 1, "b": 1, "c": 2, "d": 3}
     all_results = {
-        "a": results_of(0.2, heldout=0.3),
+        "a": results_of(0.2, heldout=0.3, falling=0.1),
         "b": results_of(0.35, heldout=0.31),
         "c": results_of(0.5, heldout=0.305, diverged=[2]),
     }
@@ -252,17 +255,20 @@ def test_verdicts_count_tasks_of_which_every_variant_came_so(module):
     by_text = {verdict["criterion"]: verdict for verdict in found}
     won = {text: (v["tasks_won"], v["variants_won"], v["lost"]) for text, v in by_text.items()}
     assert won == {
-        "final training loss below every tuned baseline of local steps": (1, 2, ["c"]),
+        "final training loss below every tuned baseline of local steps": (0, 1, ["a", "c"]),
+        "the same but for MuLoCoLinear, whose γ falls over T": (1, 2, ["c"]),
         # Two of three rounds are more than half.
         "tuned Local SGD's final loss in at most half the rounds": (0, 0, ["a", "b", "c"]),
         "tuned SlowMo's final loss in at most 0.75 of the rounds": (1, 2, ["c"]),
         "tuned DiLoCo's final loss in at most 0.75 of the rounds": (1, 2, ["c"]),
-        "all of these four": (0, 0, ["a", "b", "c"]),
+        "all of these": (0, 0, ["a", "b", "c"]),
+        "all of these but for MuLoCoLinear": (0, 0, ["a", "b", "c"]),
         "final training loss below tuned data-parallel Adam's": (0, 1, ["b", "c"]),
         "final training loss below every tuned baseline, data-parallel ones included": (
-            0, 1, ["b", "c"],
+            0, 0, ["a", "b", "c"],
         ),
-        "held-out loss at most 2 % above the best baseline's": (1, 2, ["b"]),
+        "held-out loss at most 2 % above the best baseline's": (1, 1, ["a", "b"]),
+        "the same but for MuLoCoLinear": (1, 2, ["b"]),
         "no seed diverged": (1, 2, ["c"]),
     }  # fmt: skip
     assert {v["tasks_measured"] for v in found} == {2}  # The third task has not been run.
