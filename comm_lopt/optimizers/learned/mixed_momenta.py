@@ -9,8 +9,10 @@ import gin
 import jax
 import jax.numpy as jnp
 
+from comm_lopt.checks import require_range
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
 from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
+from comm_lopt.optimizers.learned.relative_features import root_mean_square
 from comm_lopt.optimizers.learned.steered import SteeredLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering
 from comm_lopt.optimizers.learned.step_size import TensorStatistics
@@ -22,13 +24,16 @@ PyTree = Any
 
 _DECAYS = (0.9, 0.99, 0.999)
 _FIRST_CHANGES = 0.01
+_SMALLEST = 1e-30
 
 
 @gin.configurable(module="comm_lopt")
 class LOptM(SteeredLearnedOptimizer):
-    """Meta-learned rule p ← p − (a_0 Δ + Σ_j a_j m_j), with one a for all of a tensor.
+    """Meta-learned rule p ← p − d, with d = a_0 Δ + Σ_j a_j m_j and one a for all of a tensor.
 
-    m_j are averages of Δ with decays β_j, and
+    d is made shorter where it is more than `longest` times as long as Δ, by RMS over the tensor:
+    where γ is large for a network, no momentum then makes it larger. m_j are averages of Δ with
+    decays β_j, and
 
       a = initial + MLP(statistics of the tensor, max(1 − t / T, 1 / T)),
 
@@ -50,11 +55,13 @@ class LOptM(SteeredLearnedOptimizer):
       features: the averages; β of 0.9, 0.99 and 0.999 if None.
       hidden_size: width of the MLP's hidden layer.
       initial: a at first, as many as averages and one more.
+      longest: the largest RMS(d) / RMS(Δ).
       steering: see `LOptR`; `Steering(pace=0.0, decay=1.0)` if None.
       implementation: as other rules have it; all are one here.
 
     Raises:
-      ValueError: a size below 1, or another number of initial a than averages and one.
+      ValueError: a size below 1, a longest of 0, or another number of initial a than averages and
+        one.
     """
 
     feature_set = MomentumFeatures
@@ -64,12 +71,14 @@ class LOptM(SteeredLearnedOptimizer):
         features: MomentumFeatures | None = None,
         hidden_size: int = 16,
         initial: Sequence[float] = (0.5, 0.8, 0.0, 0.0),
+        longest: float = 1.0,
         steering: Steering | bool | None = None,
         implementation: str = "auto",
     ):
         features = MomentumFeatures(_DECAYS) if features is None else features
         steering = Steering(pace=0.0, decay=1.0) if steering is None else steering
         super().__init__(features, hidden_size, 1, implementation, steering)
+        self.longest = require_range("longest", longest, 0.0, exclude_low=True)
         self.initial = tuple(float(a) for a in initial)
         if len(self.initial) != len(features.decays) + 1:
             raise ValueError(
@@ -79,7 +88,7 @@ class LOptM(SteeredLearnedOptimizer):
 
     def hparams(self) -> dict[str, Any]:
         """The arguments that decide theta's shape and meaning, as they go into its header."""
-        hparams = super().hparams() | {"initial": self.initial}
+        hparams = super().hparams() | {"initial": self.initial, "longest": self.longest}
         del hparams["hidden_layers"]
         return hparams
 
@@ -113,5 +122,7 @@ class LOptM(SteeredLearnedOptimizer):
         hidden = jax.nn.relu(inputs @ mlp["w0"] + mlp["b0"])
         a = jnp.asarray(self.initial, jnp.float32) + hidden @ mlp["w1"] + mlp["b1"]
         a = jnp.where(jnp.any(delta != 0), a, 0.0)
-        step = -(a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1))
+        mixed = a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1)
+        most = self.longest * root_mean_square(delta)
+        step = -jnp.minimum(1.0, most / jnp.maximum(root_mean_square(mixed), _SMALLEST)) * mixed
         return param + step if added else step

@@ -16,7 +16,11 @@ from comm_lopt.optimizers.rules import nesterov
 ROUNDS = 4
 SHAPES = {"r0": (), "r1": (5,), "r2": (3, 4), "r4": (2, 3, 2, 2)}
 DECAYS = (0.6, 0.95)
-LEARNED_OPT = LOptM(MomentumFeatures(DECAYS), hidden_size=3, initial=(0.4, 0.7, 0.2))
+# A bound that some of the steps are below, and others above.
+LONGEST = 0.7
+LEARNED_OPT = LOptM(
+    MomentumFeatures(DECAYS), hidden_size=3, initial=(0.4, 0.7, 0.2), longest=LONGEST
+)
 
 
 def random_theta(seed=4):
@@ -63,7 +67,7 @@ def slow_course(theta, name, num_rounds):
     """The course of one tensor, in float64: its momenta as sums over all rounds."""
     mlp = {n: np.asarray(w, np.float64) for n, w in theta["mlp"].items()}
     param, past = np.asarray(random_tree(0, 1.0)[name], np.float64), []
-    course = [param]
+    course, shortened = [param], []
     for number in range(ROUNDS):
         delta = np.asarray(random_tree(number + 1, 0.05)[name], np.float64)
         past.insert(0, delta)
@@ -75,9 +79,11 @@ def slow_course(theta, name, num_rounds):
         inputs = np.array([*logs, *cosines, np.log(rms(delta) / rms(param)) / 4, left])
         hidden = np.maximum(inputs @ mlp["w0"] + mlp["b0"], 0)
         a = np.array([0.4, 0.7, 0.2]) + hidden @ mlp["w1"] + mlp["b1"]
-        param = param - a[0] * delta - sum(w * m for w, m in zip(a[1:], momenta, strict=True))
+        mixed = a[0] * delta + sum(w * m for w, m in zip(a[1:], momenta, strict=True))
+        shortened.append(rms(mixed) > LONGEST * rms(delta))
+        param = param - mixed * (LONGEST * rms(delta) / rms(mixed) if shortened[-1] else 1.0)
         course.append(param)
-    return course
+    return course, shortened
 
 
 # A run of three rounds that goes on: the fourth is as the third.
@@ -85,12 +91,15 @@ def slow_course(theta, name, num_rounds):
 def test_rounds_are_those_of_the_slow_version(num_rounds):
     theta = random_theta()
     course, _ = train(theta, num_rounds)
+    all_shortened = set()
     for name in SHAPES:
-        expected = slow_course(theta, name, num_rounds)
+        expected, shortened = slow_course(theta, name, num_rounds)
+        all_shortened.update(shortened)
         moved = np.max(np.abs(expected[-1] - expected[0]))
         assert moved > 1e-2
         for found, slow in zip(course, expected, strict=True):
             np.testing.assert_allclose(found[name], slow, atol=1e-4 * moved, rtol=0)
+    assert all_shortened == {False, True}
 
 
 def test_steps_are_in_units_of_delta():
@@ -114,7 +123,8 @@ def test_the_local_rate_stays_where_t_is_not_known():
 def test_an_initial_theta_is_nesterovs_momentum_but_for_what_is_random():
     """With one average of decay μ it is η (Δ + μ Σ μ^i Δ), as outside of MuLoCo."""
     rate, decay = 0.5, 0.6
-    learned_opt = LOptM(MomentumFeatures((decay,)), initial=(rate, rate * decay / (1 - decay)))
+    initial = rate, rate * decay / (1 - decay)
+    learned_opt = LOptM(MomentumFeatures((decay,)), initial=initial, longest=10.0)
     theta = jax.tree.map(jnp.zeros_like, learned_opt.init(jax.random.PRNGKey(0)))
     ours, theirs = learned_opt.transformation(theta), nesterov(rate, momentum=decay)
     params = random_tree(0, 1.0)
@@ -151,9 +161,12 @@ def test_its_arguments_make_it_anew():
     again = LOptM.from_hparams(LEARNED_OPT.hparams())
     assert again.hparams() == LEARNED_OPT.hparams()
     assert (again.features, again.initial) == (LEARNED_OPT.features, LEARNED_OPT.initial)
+    assert again.longest == LONGEST
     assert again.steering == LEARNED_OPT.steering and again.steering.decay == 1.0
 
 
-def test_a_number_too_few_is_an_error():
+def test_arguments_that_make_no_sense_are_errors():
     with pytest.raises(ValueError, match=r"3 averages take one number each"):
         LOptM(initial=(0.5, 0.8))
+    with pytest.raises(ValueError, match=r"longest=0.0 lies outside"):
+        LOptM(longest=0.0)
