@@ -121,8 +121,8 @@ class LOptM(SteeredLearnedOptimizer):
         mlp, inputs = theta["mlp"], jnp.concatenate([statistics.stacked(), time])
         hidden = jax.nn.relu(inputs @ mlp["w0"] + mlp["b0"])
         a = jnp.asarray(self.initial, jnp.float32) + hidden @ mlp["w1"] + mlp["b1"]
-        a = jnp.where(jnp.any(delta != 0), a, 0.0)
         mixed = a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1)
+        # 0 for a tensor that was frozen, whatever its momenta are.
         most = self.longest * root_mean_square(delta)
         step = -jnp.minimum(1.0, most / jnp.maximum(root_mean_square(mixed), _SMALLEST)) * mixed
         return param + step if added else step
