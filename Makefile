@@ -70,7 +70,7 @@ benchmarks: $(VENV)/.installed
 TUNED ?= --tuned experiments/generalisation/results
 TASKS_BACKWARDS := transformer_large,transformer,mlp_half_absent,mlp_dirichlet,mlp_k32,mlp_k2,mlp_h64
 TEST_TASKS = $(BIN)/python experiments/generalisation/run.py --out_dir runs/generalisation $(TUNED) \
-	--theta lopt-r-1:local_learning_rate=0.1 --theta lagg-r-1:local_learning_rate=0.1
+	--theta lopt-m-1 --theta lopt-r-1:local_learning_rate=0.1 --theta lagg-r-1:local_learning_rate=0.1
 experiments-cpu: $(VENV)/.installed
 	export XLA_FLAGS=--xla_cpu_multi_thread_eigen=false; \
 	{ $(BIN)/python experiments/reproduction/run.py --out_dir runs/reproduction \

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from comm_lopt.checks import require_range
 from comm_lopt.optimizers.learned.momentum_features import MomentumFeatures
-from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
+from comm_lopt.optimizers.learned.per_parameter_mlp import apply_to_vector, init_mlp
 from comm_lopt.optimizers.learned.relative_features import root_mean_square
 from comm_lopt.optimizers.learned.steered import SteeredLearnedOptimizer
 from comm_lopt.optimizers.learned.steering import Steering
@@ -118,9 +118,8 @@ class LOptM(SteeredLearnedOptimizer):
         accumulators, param, delta, gradients = tensor
         decays = jnp.asarray(self.features.decays, jnp.float32)  # type: ignore[attr-defined]
         statistics = TensorStatistics(accumulators.momentum, decays, param, delta, gradients)
-        mlp, inputs = theta["mlp"], jnp.concatenate([statistics.stacked(), time])
-        hidden = jax.nn.relu(inputs @ mlp["w0"] + mlp["b0"])
-        a = jnp.asarray(self.initial, jnp.float32) + hidden @ mlp["w1"] + mlp["b1"]
+        inputs = jnp.concatenate([statistics.stacked(), time])
+        a = jnp.asarray(self.initial, jnp.float32) + apply_to_vector(theta["mlp"], inputs)
         mixed = a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1)
         # 0 for a tensor that was frozen, whatever its momenta are.
         most = self.longest * root_mean_square(delta)

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Layer", "after_first_layer", "any_moved", "apply_mlp", "folded_layers", "init_mlp"]
+__all__ = [
+    "Layer",
+    "after_first_layer",
+    "any_moved",
+    "apply_mlp",
+    "apply_to_vector",
+    "folded_layers",
+    "init_mlp",
+]
 
 PyTree = Any
 
@@ -39,6 +47,17 @@ def init_mlp(
         theta[f"w{layer}"] = weights / jnp.sqrt(jnp.float32(fan_in))
         theta[f"b{layer}"] = jnp.zeros(fan_out, jnp.float32)
     return theta
+
+
+def apply_to_vector(theta: PyTree, inputs: jax.Array) -> jax.Array:
+    """The outputs [O] of an MLP of one hidden layer for one vector [F], as it is.
+
+    Args:
+      theta: weights from `init_mlp`.
+      inputs: what it sees of a whole tensor, [F].
+    """
+    hidden = jax.nn.relu(inputs @ theta["w0"] + theta["b0"])
+    return hidden @ theta["w1"] + theta["b1"]
 
 
 class Layer(NamedTuple):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from comm_lopt.checks import require_at_least_one, require_range
-from comm_lopt.optimizers.learned.per_parameter_mlp import init_mlp
+from comm_lopt.optimizers.learned.per_parameter_mlp import apply_to_vector, init_mlp
 from comm_lopt.optimizers.learned.relative_features import root_mean_square
 
 __all__ = [
@@ -161,8 +161,7 @@ class AlphaFromStatistics:
 
     def alpha(self, theta: PyTree, statistics: TensorStatistics) -> jax.Array:
         """α between `low` and `high`, a scalar."""
-        hidden = jax.nn.relu(statistics.stacked() @ theta["w0"] + theta["b0"])
-        out = jnp.tanh((hidden @ theta["w1"] + theta["b1"])[0])
+        (out,) = jnp.tanh(apply_to_vector(theta, statistics.stacked()))
         middle, half = math.sqrt(self.low * self.high), 0.5 * math.log(self.high / self.low)
         return middle * jnp.exp(half * out)
 
