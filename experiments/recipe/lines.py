@@ -130,7 +130,7 @@ LINES: Mapping[str, Line] = {
         (0.03, 0.12),
     ),
     "momenta_600": Line(
-        "LOptM around Muon, three families: K 8, H 4; K 2; H 1; γ 0.03 and 0.12; 600 meta-steps",
+        "LOptM around Muon, at K 8 and 2, H 4 and 1; 600 meta-steps",
         _warmup(600),
         ("around_muon.gin", "optimizers/lopt_m.gin", "families/around_muon.gin"),
         "local_muon",
