@@ -49,7 +49,7 @@ class LOptM(SteeredLearnedOptimizer):
     starts near MuLoCo, that is Nesterov's momentum on Δ.
 
     Theta is {"mlp": weights, "steering": what steering needs, if there is any}. There is no network
-    for each parameter, so that a step costs what momentum's does.
+    for each parameter; what a step costs is passes over Δ and the momenta.
 
     Args:
       features: the averages; β of 0.9, 0.99 and 0.999 if None.
