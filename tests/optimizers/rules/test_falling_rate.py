@@ -8,7 +8,7 @@ import pytest
 from small_tasks import assert_trees_equal
 
 import comm_lopt
-from comm_lopt.optimizers.local_rate import local_rate_of, with_num_rounds
+from comm_lopt.optimizers.local_rate import local_rate_of, scaled_by, with_num_rounds
 from comm_lopt.optimizers.rules import falling_nesterov, falling_rate, nesterov
 
 DELTA = {"w": jnp.asarray([0.1, -0.2])}
@@ -51,12 +51,12 @@ def test_steps_are_those_of_the_rule_inside():
 
 def test_a_rule_that_wants_the_loss_is_given_it():
     seen = []
-    inner = optax.GradientTransformationExtraArgs(
-        lambda _: optax.EmptyState(),
-        lambda delta, state, params=None, *, value, **extra: (seen.append(value), (delta, state))[
-            1
-        ],
-    )
+
+    def update(delta, state, params=None, *, value, **extra):
+        seen.append(value)
+        return delta, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
     rule = falling_rate(inner)
     rule.update(DELTA, rule.init(PARAMS), PARAMS, value=2.5)
     assert seen == [2.5]
@@ -69,7 +69,7 @@ def test_local_steps_are_shorter_in_later_rounds():
     state = with_num_rounds(outer.init(PARAMS), 2)
     sizes = []
     for _ in range(2):
-        local = comm_lopt.optimizers.local_rate.scaled_by(inner, local_rate_of(state))
+        local = scaled_by(inner, local_rate_of(state))
         steps, _ = local.update(DELTA, local.init(PARAMS), PARAMS)
         sizes.append(steps["w"])
         _, state = outer.update(DELTA, state, PARAMS)
