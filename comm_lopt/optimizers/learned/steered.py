@@ -111,8 +111,9 @@ class SteeredLearnedOptimizer(GlobalLearnedOptimizer):
         )
         undone, step_undone = self.steering.undoes(state, deltas, value, start_value)
         out, new = jax.lax.cond(undone, undo, go_on, state, params)
-        momenta = treedef.flatten_up_to(state.accumulators.momentum)
-        aligned = alignment(deltas, momenta)
+        aligned = jnp.zeros((), jnp.float32)
+        if self.steering.pace:  # Else nothing looks at it, and it takes a pass over all momenta.
+            aligned = alignment(deltas, treedef.flatten_up_to(state.accumulators.momentum))
         steered = self.steering.after(theta["steering"], state, aligned, value, undone, start_value)
         rounds_undone = state.rounds_undone + undone.astype(jnp.int32)
         previous = jax.tree.map(lambda old, w: jnp.where(undone, old, w), state.previous, params)
