@@ -37,11 +37,7 @@ COLOURS = (
     Colour("#30207d", "#6c5bcb"),
     Colour("#e05f86", "#fedee8"),
 )
-"""Those of the registry's optimizers in its order, over and over."""
-
-# Those that came later have a colour that what they are compared with most has not, and leave the
-# others the colours that pictures have.
-_CHOSEN = {"LOptM": 7, "MuLoCoLinear": 0}
+"""Those of the registry's optimizers in its order, over and over, where none is chosen."""
 
 _DASHED: tuple[float, ...] = (5.0, 2.5)
 _DOTTED: tuple[float, ...] = (1.5, 2.0)
@@ -95,7 +91,10 @@ def looks(methods: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Look]:
 
 
 def _colour(optimizer: str) -> Colour:
-    places = {name: i for i, name in enumerate(n for n in OPTIMIZERS if n not in _CHOSEN)} | _CHOSEN
+    entry = OPTIMIZERS.get(optimizer)
+    if entry is not None and entry.colour is not None:
+        return COLOURS[entry.colour]
+    places = [name for name, entry in OPTIMIZERS.items() if entry.colour is None]
     # One's own has a colour as well, the same in every process.
-    place = places.get(optimizer, zlib.crc32(optimizer.encode()))
+    place = places.index(optimizer) if entry is not None else zlib.crc32(optimizer.encode())
     return COLOURS[place % len(COLOURS)]

@@ -41,6 +41,8 @@ class OptimizerEntry:
       local_opt: name of the local optimizer.
       workers: "all" K, or "one" on the examples of all.
       defaults: values in place of those of `make`; the local optimizer's begin with "local_".
+      colour: which of `palette.COLOURS` figures draw it in; by its place in the registry if None.
+        An optimizer that came later names one, so that the others keep theirs.
     """
 
     make: Callable[..., Any]
@@ -51,6 +53,7 @@ class OptimizerEntry:
     local_opt: str = "local_sgd"
     workers: Workers = "all"
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    colour: int | None = None
 
     @property
     def is_learned(self) -> bool:
@@ -64,20 +67,22 @@ def _learned(
     sends: Sends = "mean",
     source: str = "Joseph et al. 2025",
     local_opt: str = "local_sgd",
+    colour: int | None = None,
 ) -> OptimizerEntry:
-    return OptimizerEntry(make, summary, source, sends=sends, local_opt=local_opt)
+    return OptimizerEntry(make, summary, source, sends=sends, local_opt=local_opt, colour=colour)
 
 
 def _nesterov(
     summary: str, source: str, local_opt: str, momentum: float, rate: float = 0.7,
     workers: Workers = "all", rates: tuple[float, ...] = _OUTER_RATES,
     momenta: tuple[float, ...] = _OUTER_MOMENTA, rule: Callable[..., Any] = rules.nesterov,
+    colour: int | None = None,
 ) -> OptimizerEntry:  # fmt: skip
     return OptimizerEntry(
         rule, summary, source,
         {"learning_rate": rates, "momentum": momenta},
         local_opt=local_opt, workers=workers,
-        defaults={"learning_rate": rate, "momentum": momentum},
+        defaults={"learning_rate": rate, "momentum": momentum}, colour=colour,
     )  # fmt: skip
 
 
@@ -100,7 +105,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     ),
     "LOptM": _learned(
         LOptM, "learned, mixes the mean delta and its momenta; any K", source="",
-        local_opt="local_muon",
+        local_opt="local_muon", colour=7,
     ),  # fmt: skip
     "LocalSGD": OptimizerEntry(rules.averaging, "mean of the workers' weights", "Stich 2019"),
     "OuterSGD": OptimizerEntry(
@@ -132,7 +137,7 @@ OPTIMIZERS: Mapping[str, OptimizerEntry] = {
     ),
     "MuLoCoLinear": _nesterov(
         "MuLoCo, its local rate falling in a line over T rounds", "", "local_muon", 0.6,
-        momenta=(0.9, 0.8, 0.6, 0.3, 0.0), rule=rules.falling_nesterov,
+        momenta=(0.9, 0.8, 0.6, 0.3, 0.0), rule=rules.falling_nesterov, colour=0,
     ),
     "DiLoCoK1": _nesterov(
         "DiLoCo of one worker on all examples", "Thérien et al. 2025", "local_adamw", 0.8,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, RoundStart
+from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.tasks.local_sgd_task import LocalSGDTask, RoundStart
 from comm_lopt.tasks.union import gradient_of_each, union_gradient
 
 __all__ = ["DataParallelTaskFamily"]

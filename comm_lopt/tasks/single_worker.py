@@ -7,7 +7,8 @@ from typing import Any
 import jax
 
 from comm_lopt.tasks.local_round import RoundOutput, WorkersOutput, local_round
-from comm_lopt.tasks.local_sgd import LocalSGDTask, LocalSGDTaskFamily, RoundStart
+from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
+from comm_lopt.tasks.local_sgd_task import LocalSGDTask, RoundStart
 from comm_lopt.tasks.union import UnionTask, by_step
 
 __all__ = ["SingleWorkerTaskFamily"]
