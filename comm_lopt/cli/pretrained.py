@@ -80,9 +80,7 @@ def _list() -> None:
     print(columns.format("name", "rule", "weights", "around", "γ", "meta-trained on"))
     for folder in shipped().values():
         card = read_card(folder)
-        rate = f"{card.recommended.local_learning_rate:g}"
-        power = card.recommended.steps_power
-        rate += f" H^{power:g}" if power else ""
+        rate = card.recommended.formula()
         rate += " (steered)" if card.recommended.steered else ""
         tasks = "; ".join(card.training.tasks)
         weights, around = f"{card.num_weights:,}", card.recommended.local_optimizer

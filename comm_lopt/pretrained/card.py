@@ -86,6 +86,7 @@ class Recommended:
       schedule: of what stands outside the rule, in words.
       local_optimizer: what takes the local steps, by its name in `LOCAL_OPTIMIZERS`.
       steps_power: the power of H that γ goes with, at most 0; see `rate`.
+      workers_power: the power of K that it goes with, at least 0.
 
     Raises:
       ValueError: a rate that is not above 0, or a power that is.
@@ -97,14 +98,27 @@ class Recommended:
     schedule: str
     local_optimizer: str = "local_sgd"
     steps_power: float = 0.0
+    workers_power: float = 0.0
 
     def __post_init__(self) -> None:
         require_range("local_learning_rate", self.local_learning_rate, 0.0, exclude_low=True)
         require_range("steps_power", self.steps_power, -math.inf, 0.0)
+        require_range("workers_power", self.workers_power, 0.0)
 
-    def rate(self, num_local_steps: int) -> float:
-        """γ for rounds of H local steps: `local_learning_rate` · H^`steps_power`, to 6 digits."""
-        return float(f"{self.local_learning_rate * num_local_steps**self.steps_power:.6g}")
+    def rate(self, num_local_steps: int, num_workers: int) -> float:
+        """γ for H local steps of K workers, to 6 digits.
+
+        It is `local_learning_rate` · H^`steps_power` · K^`workers_power`.
+        """
+        of_steps = num_local_steps**self.steps_power
+        of_workers = num_workers**self.workers_power
+        return float(f"{self.local_learning_rate * of_steps * of_workers:.6g}")
+
+    def formula(self) -> str:
+        """γ as people read it, such as "0.07 · H^-0.5 · K^0.25"."""
+        powers = (("H", self.steps_power), ("K", self.workers_power))
+        factors = [f"{name}^{power:g}" for name, power in powers if power]
+        return " · ".join([f"{self.local_learning_rate:g}", *factors])
 
 
 @dataclasses.dataclass(frozen=True)

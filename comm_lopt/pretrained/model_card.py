@@ -46,6 +46,7 @@ updates, state = outer.update(delta, state, params, worker_deltas=deltas)  # [K,
 ```"""
 
 _STEPS_IN_USE = 16
+_WORKERS_IN_USE = 8
 
 _ON_COMMAND_LINE = """\
 ```
@@ -105,7 +106,7 @@ def body(card: Card, loaded_as: str | None = None) -> str:
         _use(
             card.rule,
             name,
-            card.recommended.rate(_STEPS_IN_USE),
+            card.recommended.rate(_STEPS_IN_USE, _WORKERS_IN_USE),
             card.recommended.local_optimizer,
         ),
         _ON_COMMAND_LINE.format(name=name, folder=card.name),
@@ -126,8 +127,7 @@ def body(card: Card, loaded_as: str | None = None) -> str:
 
 def _recommended(card: Card) -> list[str]:
     chosen = card.recommended
-    rate = f"local optimizer {chosen.local_optimizer}, γ: {chosen.local_learning_rate:g}"
-    rate += f" · H^{chosen.steps_power:g}" if chosen.steps_power else ""
+    rate = f"local optimizer {chosen.local_optimizer}, γ: {chosen.formula()}"
     rate += ", of the first round; the rule steers it from there" if chosen.steered else ""
     published = "none; the rule's steps have the size that they were meta-trained with"
     # Steered rules without α step by Δ and its momenta as they are.

@@ -136,6 +136,13 @@ LINES: Mapping[str, Line] = {
         "local_muon",
         (0.03, 0.12),
     ),
+    "momenta_bounded_600": Line(
+        "the same, with no step longer than Δ",
+        (*_warmup(600), "LOptM.agreement = 0.0"),
+        ("around_muon.gin", "optimizers/lopt_m.gin", "families/around_muon.gin"),
+        "local_muon",
+        (0.03, 0.12),
+    ),
     # The tasks.
     "family_conv": _families("two families: a convnet beside the MLP", "conv"),
     "family_gru": _families("two families: a GRU beside the MLP", "gru"),

@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--steps_power", type=float, default=0.0, metavar="X", help="γ is times H^X (default: 0)"
     )
+    parser.add_argument(
+        "--workers_power", type=float, default=0.0, metavar="X", help="γ is times K^X (default: 0)"
+    )
     parser.add_argument("--machine", required=True, metavar="TEXT", help="what it ran on")
     parser.add_argument(
         "--best_theta", action="store_true", help="best_theta/ of the run, in place of theta/"
@@ -115,17 +118,19 @@ def _card(flags: argparse.Namespace, path: pathlib.Path) -> Card:
         flags.schedule,
         local_optimizer,
         flags.steps_power,
+        flags.workers_power,
     )
     training, selection = _training(flags, trained_on), _selection(flags)
     tested = tuple(_tested(flags.tested, digest, recommended))
+    num_workers = getattr(learned_opt, "num_workers", None) or 2
     check = CheckRun(
-        num_workers=getattr(learned_opt, "num_workers", None) or 2,
+        num_workers=num_workers,
         num_local_steps=2,
         num_rounds=8,
         batch_size=8,
         hidden_size=8,
         seed=0,
-        local_learning_rate=recommended.rate(2),
+        local_learning_rate=recommended.rate(2, num_workers),
         losses=(),
         local_optimizer=local_optimizer,
     )
@@ -220,7 +225,8 @@ def _tested(path: pathlib.Path | None, digest: str, recommended: Recommended) ->
     for problem in json.loads(path.read_text(encoding="utf-8"))["problems"].values():
         results = problem["results"]
         methods, num_rounds = results["methods"], results["problem"]["num_rounds"]
-        rate = recommended.rate(results["problem"]["num_local_steps"])
+        of = results["problem"]
+        rate = recommended.rate(of["num_local_steps"], of["num_workers"])
         own = [entry for entry in methods.values() if _is_of(entry, digest, rate)]
         if own:
             entry = own[0]

@@ -74,7 +74,7 @@ def test_card_comes_back_as_it_was(small_folder):
 def test_card_of_before_other_local_optimizers_is_of_sgd(copy):
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
     assert card["recommended"].pop("local_optimizer") == card["check"].pop("local_optimizer")
-    assert card["recommended"].pop("steps_power") == 0.0
+    assert card["recommended"].pop("steps_power") == card["recommended"].pop("workers_power") == 0.0
     (copy / "card.json").write_text(json.dumps(card), encoding="utf-8")
     assert read_card(copy).recommended.local_optimizer == "local_sgd"
 
@@ -101,6 +101,7 @@ DAMAGES = {
     "digest": (change(["sha256"], "00"), "64 hexadecimal digits"),
     "rate": (change(["recommended", "local_learning_rate"], 0.0), "lies outside"),
     "power": (change(["recommended", "steps_power"], 0.5), "lies outside"),
+    "workers' power": (change(["recommended", "workers_power"], -0.5), "lies outside"),
     "number": (change(["check", "seed"], True), "card.check.seed is True"),
     "not finite": (change(["training", "seconds"], float("inf")), "card.training.seconds is inf"),
     "list": (change(["limits"], "none"), "card.limits is 'none'"),

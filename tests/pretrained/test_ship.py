@@ -34,22 +34,23 @@ def test_card_says_how_theta_was_trained(run, small_folder):
     assert theta.read_bytes() == (small_folder / "theta.safetensors").read_bytes()
 
 
-def test_a_rate_that_goes_with_the_local_steps_is_told_tested_and_checked_by(
+def test_a_rate_that_goes_with_steps_and_workers_is_told_tested_and_checked_by(
     ship, flags, small_folder, tmp_path, ordinary_promotion
 ):
     write_tests(tmp_path / "tests.json", theta_file(small_folder)["sha256"])
-    # At H = 4 the rate of the small theta's test, 0.1.
-    power = ["--local_learning_rate", 0.2, "--steps_power", -0.5]
+    # At H = 4 and K = 16 the rate of the small theta's test, 0.1.
+    power = ["--local_learning_rate", 0.05, "--steps_power", -0.5, "--workers_power", 0.5]
     tested = ["--tested", tmp_path / "tests.json", "--out_dir", tmp_path]
     assert ship(*flags, *power, *tested) == 0
     card = read_card(tmp_path / small_folder.name)
     assert [row.loss for row in card.tested] == [0.3]
-    rates = [card.recommended.rate(steps) for steps in (1, 4, 16)]
-    assert rates == [0.2, 0.1, 0.05]
-    assert card.check.local_learning_rate == 0.141421  # At its H = 2.
-    assert "local_sgd(0.05)" in readme(card) and "γ: 0.2 · H^-0.5," in readme(card)
-    method = method_of_theta(str(tmp_path / small_folder.name), num_local_steps=16)
-    assert method.hparams["local_learning_rate"] == (0.05, "theta's card")
+    rates = [card.recommended.rate(*sizes) for sizes in ((1, 1), (4, 1), (1, 4), (4, 16))]
+    assert rates == [0.05, 0.025, 0.1, 0.1]
+    assert card.check.local_learning_rate == 0.05  # At its H = 2 and K = 2.
+    assert "local_sgd(0.0353553)" in readme(card)  # At H = 16 and K = 8.
+    assert "γ: 0.05 · H^-0.5 · K^0.5," in readme(card)
+    method = method_of_theta(str(tmp_path / small_folder.name), num_local_steps=16, num_workers=64)
+    assert method.hparams["local_learning_rate"] == (0.1, "theta's card")
 
 
 def entry(loss, learned=None, rate=None, rounds=None):
@@ -74,7 +75,7 @@ def write_tests(path, digest):
         "slow": entry(0.35, digest, 0.01, 60),
         "own": entry(0.3, digest, 0.1, 40),
     }
-    problem = {"num_rounds": 50, "num_local_steps": 4}
+    problem = {"num_rounds": 50, "num_local_steps": 4, "num_workers": 16}
     results = {"problem": problem, "seeds": [100, 101], "methods": methods}
     others = {**results, "methods": {"SlowMo": methods["SlowMo"]}}
     problems = {

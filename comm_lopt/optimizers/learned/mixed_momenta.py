@@ -31,18 +31,22 @@ _SMALLEST = 1e-30
 class LOptM(SteeredLearnedOptimizer):
     """Meta-learned rule p ← p − d, with d = a_0 Δ + Σ_j a_j m_j and one a for all of a tensor.
 
-    d is made shorter where it is more than `longest` times as long as Δ, by RMS over the tensor:
-    where γ is large for a network, no momentum then makes it larger. m_j are averages of Δ with
-    decays β_j, and
+    m_j are averages of Δ with decays β_j, and
 
-      a = initial + MLP(statistics of the tensor, max(1 − t / T, 1 / T)),
+      a = initial + MLP(statistics of the tensor, s),   s = max(1 − t / T, 1 / T),
 
     of which the statistics (`TensorStatistics`) say how well rounds agree: log(RMS of Σ_i β_j^i
     Δ_{t−i} / RMS(Δ)) and cos(Δ, m_j) for each j, and log(RMS(Δ) / RMS(p)) / 4. None changes where Δ
     and p are scaled, so that the rule is equivariant, as LOptR is. Where rounds disagree, what
     is random in Δ averages out in m_j, as in momentum, while a step of LOptR has the size of Δ
     however little of it is signal. The last input, the share of T rounds that is left, is 1 where T
-    is not known.
+    is not known. d is made shorter where it is longer than
+
+      RMS(d) ≤ (longest + agreement · (1 − s) · max(cos(Δ, m_j), 0)) · RMS(Δ),
+
+    with the slowest average m_j: where γ is large for a network, no momentum then makes it larger,
+    and where rounds agree with all that were before, late in a run as well, γ was small for it.
+    Early in a run all rounds agree, whatever γ is.
 
     It is made for Muon's local steps, which do the work of a direction for each parameter, and
     for γ that falls to nothing over T rounds: `Steering(pace=0.0, decay=1.0)`, the default. It
@@ -55,7 +59,8 @@ class LOptM(SteeredLearnedOptimizer):
       features: the averages; β of 0.9, 0.99 and 0.999 if None.
       hidden_size: width of the MLP's hidden layer.
       initial: a at first, as many as averages and one more.
-      longest: the largest RMS(d) / RMS(Δ).
+      longest: the largest RMS(d) / RMS(Δ) where rounds do not agree.
+      agreement: how much larger it becomes by the end of a run whose rounds all agree.
       steering: see `LOptR`; `Steering(pace=0.0, decay=1.0)` if None.
       implementation: as other rules have it; all are one here.
 
@@ -72,6 +77,7 @@ class LOptM(SteeredLearnedOptimizer):
         hidden_size: int = 16,
         initial: Sequence[float] = (0.5, 0.8, 0.0, 0.0),
         longest: float = 1.0,
+        agreement: float = 4.0,
         steering: Steering | bool | None = None,
         implementation: str = "auto",
     ):
@@ -79,6 +85,7 @@ class LOptM(SteeredLearnedOptimizer):
         steering = Steering(pace=0.0, decay=1.0) if steering is None else steering
         super().__init__(features, hidden_size, 1, implementation, steering)
         self.longest = require_range("longest", longest, 0.0, exclude_low=True)
+        self.agreement = require_range("agreement", agreement, 0.0)
         self.initial = tuple(float(a) for a in initial)
         if len(self.initial) != len(features.decays) + 1:
             raise ValueError(
@@ -88,7 +95,9 @@ class LOptM(SteeredLearnedOptimizer):
 
     def hparams(self) -> dict[str, Any]:
         """The arguments that decide theta's shape and meaning, as they go into its header."""
-        hparams = super().hparams() | {"initial": self.initial, "longest": self.longest}
+        hparams = super().hparams() | {
+            "initial": self.initial, "longest": self.longest, "agreement": self.agreement
+        }  # fmt: skip
         del hparams["hidden_layers"]
         return hparams
 
@@ -122,6 +131,7 @@ class LOptM(SteeredLearnedOptimizer):
         a = jnp.asarray(self.initial, jnp.float32) + apply_to_vector(theta["mlp"], inputs)
         mixed = a[0] * delta + jnp.tensordot(a[1:], accumulators.momentum, 1)
         # 0 for a tensor that was frozen, whatever its momenta are.
-        most = self.longest * root_mean_square(delta)
+        agreeing = (1.0 - time[0]) * jnp.maximum(statistics.alignment[-1], 0.0)
+        most = (self.longest + self.agreement * agreeing) * root_mean_square(delta)
         step = -jnp.minimum(1.0, most / jnp.maximum(root_mean_square(mixed), _SMALLEST)) * mixed
         return param + step if added else step

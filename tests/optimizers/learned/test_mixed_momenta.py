@@ -17,10 +17,11 @@ ROUNDS = 4
 SHAPES = {"r0": (), "r1": (5,), "r2": (3, 4), "r4": (2, 3, 2, 2)}
 DECAYS = (0.6, 0.95)
 # A bound that some of the steps are below, and others above.
-LONGEST = 0.7
+LONGEST, AGREEMENT = 0.5, 0.5
 LEARNED_OPT = LOptM(
-    MomentumFeatures(DECAYS), hidden_size=3, initial=(0.4, 0.7, 0.2), longest=LONGEST
-)
+    MomentumFeatures(DECAYS), hidden_size=3, initial=(0.4, 0.7, 0.2), longest=LONGEST,
+    agreement=AGREEMENT,
+)  # fmt: skip
 
 
 def random_theta(seed=4):
@@ -64,10 +65,13 @@ def rms(array):
 
 
 def slow_course(theta, name, num_rounds):
-    """The course of one tensor, in float64: its momenta as sums over all rounds."""
+    """The course of one tensor, in float64: its momenta as sums over all rounds.
+
+    Also for each round whether the step was shortened, and whether it might be longer than LONGEST.
+    """
     mlp = {n: np.asarray(w, np.float64) for n, w in theta["mlp"].items()}
     param, past = np.asarray(random_tree(0, 1.0)[name], np.float64), []
-    course, shortened = [param], []
+    course, shortened, longer = [param], [], []
     for number in range(ROUNDS):
         delta = np.asarray(random_tree(number + 1, 0.05)[name], np.float64)
         past.insert(0, delta)
@@ -80,10 +84,12 @@ def slow_course(theta, name, num_rounds):
         hidden = np.maximum(inputs @ mlp["w0"] + mlp["b0"], 0)
         a = np.array([0.4, 0.7, 0.2]) + hidden @ mlp["w1"] + mlp["b1"]
         mixed = a[0] * delta + sum(w * m for w, m in zip(a[1:], momenta, strict=True))
-        shortened.append(rms(mixed) > LONGEST * rms(delta))
-        param = param - mixed * (LONGEST * rms(delta) / rms(mixed) if shortened[-1] else 1.0)
+        longest = LONGEST + AGREEMENT * (1 - left) * max(cosines[-1], 0)
+        shortened.append(rms(mixed) > longest * rms(delta))
+        longer.append(longest > 1.05 * LONGEST)
+        param = param - mixed * (longest * rms(delta) / rms(mixed) if shortened[-1] else 1.0)
         course.append(param)
-    return course, shortened
+    return course, set(zip(shortened, longer, strict=True))
 
 
 # A run of three rounds that goes on: the fourth is as the third.
@@ -91,15 +97,17 @@ def slow_course(theta, name, num_rounds):
 def test_rounds_are_those_of_the_slow_version(num_rounds):
     theta = random_theta()
     course, _ = train(theta, num_rounds)
-    all_shortened = set()
+    seen = set()
     for name in SHAPES:
-        expected, shortened = slow_course(theta, name, num_rounds)
-        all_shortened.update(shortened)
+        expected, bounds = slow_course(theta, name, num_rounds)
+        seen.update(bounds)
         moved = np.max(np.abs(expected[-1] - expected[0]))
         assert moved > 1e-2
         for found, slow in zip(course, expected, strict=True):
             np.testing.assert_allclose(found[name], slow, atol=1e-4 * moved, rtol=0)
-    assert all_shortened == {False, True}
+    assert {shortened for shortened, _ in seen} == {False, True}
+    # Without T no round is late enough to have a longer step.
+    assert ((True, True) in seen) == (num_rounds is not None)
 
 
 def test_steps_are_in_units_of_delta():
@@ -136,6 +144,22 @@ def test_an_initial_theta_is_nesterovs_momentum_but_for_what_is_random():
         assert_trees_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_late_steps_are_longer_where_rounds_agree_and_early_ones_are_not():
+    """Where all rounds are the same, a step is as long as the bound lets it be."""
+    learned_opt = LOptM(initial=(9.0, 0.0, 0.0, 0.0), longest=1.0, agreement=2.0)
+    theta = jax.tree.map(jnp.zeros_like, learned_opt.init(jax.random.PRNGKey(0)))
+    ours, delta = learned_opt.transformation(theta, num_rounds=4), random_tree(1, 0.05)
+    state, params = ours.init(delta), random_tree(0, 1.0)
+    lengths = []
+    for _ in range(4):
+        steps, state = ours.update(delta, state, params)
+        lengths.append(float(rms(steps["r2"]) / rms(delta["r2"])))
+    np.testing.assert_allclose(lengths, [1.0, 1.5, 2.0, 2.5], rtol=1e-5)
+    turned = jax.tree.map(jnp.negative, delta)
+    steps, _ = ours.update(turned, state, params)
+    np.testing.assert_allclose(rms(steps["r2"]), rms(delta["r2"]), rtol=1e-5)
+
+
 def test_a_tensor_whose_delta_is_zero_stays():
     theta, params = random_theta(), random_tree(0, 1.0)
     state = LEARNED_OPT.transformation(theta).init(params)
@@ -161,7 +185,7 @@ def test_its_arguments_make_it_anew():
     again = LOptM.from_hparams(LEARNED_OPT.hparams())
     assert again.hparams() == LEARNED_OPT.hparams()
     assert (again.features, again.initial) == (LEARNED_OPT.features, LEARNED_OPT.initial)
-    assert again.longest == LONGEST
+    assert (again.longest, again.agreement) == (LONGEST, AGREEMENT)
     assert again.steering == LEARNED_OPT.steering and again.steering.decay == 1.0
 
 
@@ -170,3 +194,5 @@ def test_arguments_that_make_no_sense_are_errors():
         LOptM(initial=(0.5, 0.8))
     with pytest.raises(ValueError, match=r"longest=0.0 lies outside"):
         LOptM(longest=0.0)
+    with pytest.raises(ValueError, match=r"agreement=-1.0 lies outside"):
+        LOptM(agreement=-1.0)
