@@ -14,6 +14,7 @@ from typing import Any
 from comm_lopt.hyperparameters import REQUIRED
 from comm_lopt.meta_test.check_results import ResultsError, check_sweep, read_json
 from comm_lopt.meta_test.problem import Problem, differences
+from comm_lopt.meta_train.trained_on import families_of
 from comm_lopt.methods import LOCAL_LEARNING_RATE, Method, hand_designed, learned
 from comm_lopt.pretrained.loading import load
 from comm_lopt.theta import load_theta, theta_file
@@ -59,7 +60,7 @@ def method_of_theta(spec: str, num_local_steps: int = 1, num_workers: int = 1) -
         label, path = _labelled(spec[: trailing.start()])
     hparams = _hparams(trailing[1]) if trailing else {}
     found = load(path)
-    families = found.trained_on.get("families", [found.trained_on])
+    families = families_of(found.trained_on)
     trained_with = {family.get("local_optimizer", "local_sgd") for family in families}
     local_opt = hparams.pop(_LOCAL_OPT, None)
     by_header = local_opt is None or trained_with == {local_opt}

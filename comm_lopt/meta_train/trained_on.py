@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comm_lopt import upstream
@@ -10,7 +10,7 @@ from comm_lopt.hyperparameters import plain
 from comm_lopt.tasks.local_optimizers import local_optimizer_name
 from comm_lopt.tasks.local_sgd import LocalSGDTaskFamily
 
-__all__ = ["trained_on"]
+__all__ = ["families_of", "trained_on"]
 
 
 def trained_on(families: Sequence[upstream.TaskFamily], meta_steps: int) -> dict[str, Any]:
@@ -34,3 +34,8 @@ def trained_on(families: Sequence[upstream.TaskFamily], meta_steps: int) -> dict
         del same["local_learning_rate"]
     tasks = ", ".join(dict.fromkeys(one["task"] for one in told))
     return {**same, "task": tasks, "meta_steps": meta_steps, "families": told}
+
+
+def families_of(told: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each family of what a header says; headers of before several families say it of one."""
+    return told.get("families", [told])

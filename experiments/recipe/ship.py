@@ -22,6 +22,7 @@ import jax
 
 from comm_lopt.atomic import replacing
 from comm_lopt.cli.exit_codes import run_command
+from comm_lopt.meta_train.trained_on import families_of
 from comm_lopt.pretrained import folders
 from comm_lopt.pretrained.card import (
     Card,
@@ -110,7 +111,7 @@ def _card(flags: argparse.Namespace, path: pathlib.Path) -> Card:
     learned_opt, theta, trained_on = load_theta(path)
     digest = theta_file(path)["sha256"]
     step_size = getattr(learned_opt, "step_size", None)
-    (local_optimizer,) = {f["local_optimizer"] for f in _families(trained_on)}
+    (local_optimizer,) = {f["local_optimizer"] for f in families_of(trained_on)}
     recommended = Recommended(
         flags.local_learning_rate,
         getattr(learned_opt, "steering", None) is not None,
@@ -171,7 +172,7 @@ def _training(flags: argparse.Namespace, trained_on: Mapping[str, Any]) -> Train
     line, _, seed = flags.run.name.rpartition("_")
     default = f"python experiments/recipe/run.py --out_dir OUT --lines {line} --seeds {seed}"
     return Training(
-        tasks=tuple(map(_told, _families(trained_on))),
+        tasks=tuple(map(_told, families_of(trained_on))),
         meta_steps=trained_on["meta_steps"],
         meta_seed=int(info["settings"]["seed"]),
         seconds=info["progress"]["seconds"],
@@ -179,10 +180,6 @@ def _training(flags: argparse.Namespace, trained_on: Mapping[str, Any]) -> Train
         machine=flags.machine,
         versions=info["versions"],
     )
-
-
-def _families(trained_on: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return trained_on.get("families", [trained_on])
 
 
 def _meta_step(path: pathlib.Path) -> int:
