@@ -130,14 +130,14 @@ LINES: Mapping[str, Line] = {
         (0.03, 0.12),
     ),
     "momenta_600": Line(
-        "LOptM around Muon, at K 8 and 2, H 4 and 1; 600 meta-steps",
+        "LOptM around Muon; 600 meta-steps, which ships",
         _warmup(600),
         ("around_muon.gin", "optimizers/lopt_m.gin", "families/around_muon.gin"),
         "local_muon",
         (0.03, 0.12),
     ),
     "momenta_bounded_600": Line(
-        "the same, with no step longer than Δ",
+        "LOptM, no step longer than Δ; 600 meta-steps",
         (*_warmup(600), "LOptM.agreement = 0.0"),
         ("around_muon.gin", "optimizers/lopt_m.gin", "families/around_muon.gin"),
         "local_muon",
