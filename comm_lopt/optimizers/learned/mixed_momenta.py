@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import gin
 import jax
@@ -100,6 +100,11 @@ class LOptM(SteeredLearnedOptimizer):
         }  # fmt: skip
         del hparams["hidden_layers"]
         return hparams
+
+    @classmethod
+    def from_hparams(cls, hparams: Mapping[str, Any]) -> Self:
+        """The inverse of `hparams`; a header of before there was `agreement` has none of it."""
+        return super().from_hparams({"agreement": 0.0, **hparams})
 
     def init(self, key: jax.Array) -> PyTree:
         """Initial theta, whose a is nearly `initial`.

@@ -189,6 +189,12 @@ def test_its_arguments_make_it_anew():
     assert again.steering == LEARNED_OPT.steering and again.steering.decay == 1.0
 
 
+def test_a_theta_of_before_steps_could_be_longer_keeps_its_steps():
+    hparams = LEARNED_OPT.hparams()
+    del hparams["agreement"]
+    assert LOptM.from_hparams(hparams).agreement == 0.0 != LOptM().agreement
+
+
 def test_arguments_that_make_no_sense_are_errors():
     with pytest.raises(ValueError, match=r"3 averages take one number each"):
         LOptM(initial=(0.5, 0.8))
