@@ -8,7 +8,7 @@ import small_run
 
 import comm_lopt
 from comm_lopt.meta_train import meta_train
-from comm_lopt.tasks import local_sgd
+from comm_lopt.tasks import local_sgd_task
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ from comm_lopt.tasks import local_sgd
 def test_all_of_theta_is_learned_and_local_steps_are_steered(
     form, tmp_path, monkeypatch, ordinary_promotion
 ):
-    rates, scaled_by = [], local_sgd.scaled_by
+    rates, scaled_by = [], local_sgd_task.scaled_by
 
     def recording(local_opt, rate):
         rates.append(rate)
         return scaled_by(local_opt, rate)
 
-    monkeypatch.setattr(local_sgd, "scaled_by", recording)
+    monkeypatch.setattr(local_sgd_task, "scaled_by", recording)
     bindings = ["num_meta_steps = 2", "ThetaAdamW.weight_decay = 0.0", "LOptR.hidden_size = 4"]
     try:
         comm_lopt.load_config(
