@@ -71,7 +71,7 @@ def quickstart(out_dir: pathlib.Path, seed: int, bindings: Sequence[str]) -> int
     meta_train_seconds = time.perf_counter() - begin
 
     problem = meta_test.meta_test_problem()
-    shipped = method_of_theta(f"{SHIPPED}={NAME}", problem.num_local_steps, problem.num_workers)
+    shipped = method_of_theta(f"{SHIPPED}={NAME}", problem)
     rate = shipped.values()[LOCAL_LEARNING_RATE]
     fresh = method_of_theta(f"{FRESH}={out_dir / 'meta_train' / 'theta'}")
     methods = [shipped, fresh.with_values("as of the other", **{LOCAL_LEARNING_RATE: rate})]

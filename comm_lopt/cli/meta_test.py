@@ -77,10 +77,7 @@ def _meta_test(arguments: argparse.Namespace) -> None:
     problem = meta_test.meta_test_problem()
     if problem.part_sizes() is not None:
         print(f"training examples of each worker: {problem.part_sizes()}")
-    methods = [
-        method_of_theta(spec, problem.num_local_steps, problem.num_workers)
-        for spec in arguments.theta
-    ]
+    methods = [method_of_theta(spec, problem) for spec in arguments.theta]
     methods += [method_of_sweep(spec, problem, arguments.seeds) for spec in arguments.tuned]
     methods += [method_of_spec(spec) for spec in arguments.optimizer]
     labels = [method.label for method in methods]

@@ -37,7 +37,7 @@ def method_of_spec(spec: str) -> Method:
     return hand_designed(name if equals else label, label, local_opt, **hparams)
 
 
-def method_of_theta(spec: str, num_local_steps: int = 1, num_workers: int = 1) -> Method:
+def method_of_theta(spec: str, problem: Problem | None = None) -> Method:
     """A learned method: "DIR", "LABEL=DIR:local_learning_rate=0.3". For DIR also
     whatever else `load` takes.
 
@@ -46,8 +46,7 @@ def method_of_theta(spec: str, num_local_steps: int = 1, num_workers: int = 1) -
 
     Args:
       spec: the folder, with a label and values or without.
-      num_local_steps: H of the problem, on which the card's γ may depend.
-      num_workers: K of it, likewise.
+      problem: what it is for, on whose H and K the card's γ may depend; None: of 1 each.
 
     Raises:
       FileNotFoundError: no theta there.
@@ -78,7 +77,8 @@ def method_of_theta(spec: str, num_local_steps: int = 1, num_workers: int = 1) -
     if by_header and LOCAL_LEARNING_RATE in method.hparams:
         rate, source = _trained_rate([family.get(LOCAL_LEARNING_RATE) for family in families])
         if found.card is not None:
-            rate, source = found.card.recommended.rate(num_local_steps, num_workers), _CARD
+            sizes = (1, 1) if problem is None else (problem.num_local_steps, problem.num_workers)
+            rate, source = found.card.recommended.rate(*sizes), _CARD
         method = method.with_values(source, **{LOCAL_LEARNING_RATE: rate})
     return method.with_values("given", **hparams)
 

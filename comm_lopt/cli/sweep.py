@@ -61,7 +61,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     load_config_of(arguments)
     problem = meta_test.meta_test_problem()
     if arguments.theta:
-        method = method_of_theta(arguments.theta, problem.num_local_steps, problem.num_workers)
+        method = method_of_theta(arguments.theta, problem)
     else:
         method = method_of_spec(arguments.optimizer)
     grid = {

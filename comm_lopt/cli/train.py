@@ -98,7 +98,7 @@ def _in_all(arguments: argparse.Namespace, links: list[Link], throttle: Link | N
 
 def _method(arguments: argparse.Namespace, problem: meta_test.Problem) -> Method:
     if arguments.theta is not None:
-        return method_of_theta(arguments.theta, problem.num_local_steps, problem.num_workers)
+        return method_of_theta(arguments.theta, problem)
     if arguments.tuned is not None:
         return method_of_sweep(arguments.tuned, problem, [arguments.seed])
     return method_of_spec(arguments.optimizer)

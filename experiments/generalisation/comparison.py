@@ -69,9 +69,7 @@ def compared(
     problem = test.load()
     # Made anew for each problem: what they take from gin is what its file says.
     methods = [hand_designed(baseline) for baseline in baselines]
-    methods += [
-        method_of_theta(spec, problem.num_local_steps, problem.num_workers) for spec in thetas
-    ]
+    methods += [method_of_theta(spec, problem) for spec in thetas]
     failed = []
     for method in methods:
         try:

@@ -221,9 +221,9 @@ def _tested(path: pathlib.Path | None, digest: str, recommended: Recommended) ->
     rows = []
     for problem in json.loads(path.read_text(encoding="utf-8"))["problems"].values():
         results = problem["results"]
-        methods, num_rounds = results["methods"], results["problem"]["num_rounds"]
-        of = results["problem"]
-        rate = recommended.rate(of["num_local_steps"], of["num_workers"])
+        methods, sizes = results["methods"], results["problem"]
+        num_rounds = sizes["num_rounds"]
+        rate = recommended.rate(sizes["num_local_steps"], sizes["num_workers"])
         own = [entry for entry in methods.values() if _is_of(entry, digest, rate)]
         if own:
             entry = own[0]

@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+import comm_lopt
 from comm_lopt.cli.method_specs import method_of_theta
+from comm_lopt.meta_test import Problem
 from comm_lopt.pretrained.card import read_card
 from comm_lopt.pretrained.model_card import readme
 from comm_lopt.theta import theta_file
@@ -49,7 +51,8 @@ def test_a_rate_that_goes_with_steps_and_workers_is_told_tested_and_checked_by(
     assert card.check.local_learning_rate == 0.05  # At its H = 2 and K = 2.
     assert "local_sgd(0.0353553)" in readme(card)  # At H = 16 and K = 8.
     assert "γ: 0.05 · H^-0.5 · K^0.5," in readme(card)
-    method = method_of_theta(str(tmp_path / small_folder.name), num_local_steps=16, num_workers=64)
+    problem = Problem(comm_lopt.digits_mlp(), num_workers=64, num_local_steps=16, num_rounds=1)
+    method = method_of_theta(str(tmp_path / small_folder.name), problem)
     assert method.hparams["local_learning_rate"] == (0.1, "theta's card")
 
 
